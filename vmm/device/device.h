@@ -4,8 +4,8 @@
  * number that the device gives out; it means nothing to another device.
  *
  * Results are KVMM_OK or an enum kvmm_status; the first to detect a failure sets kvmm_errmsg (vmm/error.h).
- * Thread safety: reserve, map, unmap and the frame calls are made under the manager's lock; host_view, zero_frame,
- * read_frame and write_frame come from any thread at any time, for distinct frames. */
+ * Thread safety: reserve, map, unmap and frame_create/release are made under the manager's lock; view_get,
+ * view_put and zero_frame come from any thread at any time, for distinct frames. */
 #ifndef VMM_DEVICE_H
 #define VMM_DEVICE_H
 
@@ -39,12 +39,11 @@ struct vmm_device_ops {
      * way that the caller could answer: a device that refuses is lost, and says KVMM_ERR_DEVICE. */
     int (*unmap)(struct vmm_device *dev, void *base, size_t n);
 
-    /* An address where the CPU can read and write the frame's bytes, mapped or not, for I/O without a copy in between;
-     * NULL where there is none (then use read_frame and write_frame). Valid until frame_release. */
-    void *(*host_view)(struct vmm_device *dev, uint32_t frame);
+    /* An address where the CPU, and I/O on its behalf, can read and write the frame's bytes while the frame is mapped
+     * nowhere; never NULL. Good until view_put of the same frame. */
+    void *(*view_get)(struct vmm_device *dev, uint32_t frame);
+    void (*view_put)(struct vmm_device *dev, uint32_t frame);
     int (*zero_frame)(struct vmm_device *dev, uint32_t frame);
-    int (*read_frame)(struct vmm_device *dev, uint32_t frame, void *dst);
-    int (*write_frame)(struct vmm_device *dev, uint32_t frame, const void *src);
 
     /* A fence passes when the work queued on stream before this call is done. A device without streams takes NULL alone
      * (else INVALID) and returns a fence that has passed. */
@@ -53,9 +52,6 @@ struct vmm_device_ops {
     bool (*fence_passed)(struct vmm_device *dev, struct vmm_fence fence);
     /* Waits until it has passed, and releases it. */
     int (*fence_wait)(struct vmm_device *dev, struct vmm_fence fence);
-
-    /* Memory that frames could still be made of, and all of it, in bytes. */
-    int (*memory_info)(struct vmm_device *dev, uint64_t *free_bytes, uint64_t *total_bytes);
 
     /* Precondition: no frame, mapping or range is left. */
     void (*close)(struct vmm_device *dev);
@@ -69,5 +65,8 @@ struct vmm_device {
 /* The host device: a memfd is the physical memory, mmap of it the mapping. frame_bytes: a power of two, 64 KiB … 2 MiB.
  * max_frames bounds the memfd. Errors: INVALID, NO_HOST_MEMORY, NO_ADDRESS_SPACE. */
 int vmm_host_device_open(size_t frame_bytes, uint32_t max_frames, struct vmm_device **dev);
+
+/* Memory that this machine could give to frames now, in bytes. */
+uint64_t vmm_host_memory_available(void);
 
 #endif

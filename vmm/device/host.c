@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The host device: a memfd is the physical memory, and a frame is a place in it. Ranges are mmap'd address space, and
+ * mapping a frame is mmap(MAP_FIXED) of its place. A second mapping of the whole memfd, the window, is where the CPU
+ * reaches frames that are mapped nowhere else; its page-table entries are dropped after each use, so that the
+ * kernel's count of the process's memory counts a frame once.
+ *
+ * Frames are populated through the window, which is advised for huge pages: a 2 MiB frame is one huge page where
+ * shmem_enabled allows it, and is then mapped by one entry in the range too. */
+#include "vmm/device/device.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/sysinfo.h>
+#include <unistd.h>
+
+#include "kvmm/kvmm.h"
+#include "vmm/error.h"
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
+struct host_device {
+    struct vmm_device base;
+    int memfd;
+    char *window; /* max_frames frames */
+    uint32_t max_frames;
+    uint32_t n_fresh;  /* frames [n_fresh, max_frames) were never made */
+    uint32_t *released; /* stack of frames that were made and released */
+    uint32_t n_released;
+};
+
+static struct host_device *host_of(struct vmm_device *dev)
+{
+    return (struct host_device *)dev;
+}
+
+static char *window_of(struct host_device *host, uint32_t frame)
+{
+    return host->window + (size_t)frame * host->base.frame_bytes;
+}
+
+static int host_reserve(struct vmm_device *dev, size_t bytes, void **base)
+{
+    /* One frame more, to cut an aligned piece out of it. */
+    size_t frame = dev->frame_bytes;
+    if (bytes > SIZE_MAX - frame)
+        return vmm_fail(KVMM_ERR_NO_ADDRESS_SPACE, "a range of %zu bytes can't be reserved", bytes);
+    char *raw = mmap(NULL, bytes + frame, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (raw == MAP_FAILED)
+        return vmm_fail(KVMM_ERR_NO_ADDRESS_SPACE, "a range of %zu bytes can't be reserved: %s", bytes,
+                        strerror(errno));
+    size_t lead = (frame - (uintptr_t)raw % frame) % frame;
+    if (lead)
+        munmap(raw, lead);
+    if (frame - lead)
+        munmap(raw + lead + bytes, frame - lead);
+    *base = raw + lead;
+    return KVMM_OK;
+}
+
+static void host_unreserve(struct vmm_device *dev, void *base, size_t bytes)
+{
+    munmap(base, bytes);
+}
+
+static int host_frame_create(struct vmm_device *dev, uint32_t *frame)
+{
+    struct host_device *host = host_of(dev);
+    bool reuse = host->n_released > 0;
+    if (!reuse && host->n_fresh == host->max_frames)
+        return vmm_fail(KVMM_ERR_NO_DEVICE_MEMORY, "all %u frames of the host device are made", host->max_frames);
+    uint32_t id = reuse ? host->released[host->n_released - 1] : host->n_fresh;
+    char *view = window_of(host, id);
+    /* Populating now makes a machine without memory an error here instead of a SIGBUS in a kernel later. */
+    int rc = madvise(view, dev->frame_bytes, MADV_POPULATE_WRITE);
+    if (rc && errno == EINVAL) /* before Linux 5.14 */
+        rc = fallocate(host->memfd, 0, (off_t)id * (off_t)dev->frame_bytes, (off_t)dev->frame_bytes);
+    if (rc)
+        return vmm_fail(KVMM_ERR_NO_DEVICE_MEMORY, "no memory for a frame of %zu bytes: %s", dev->frame_bytes,
+                        strerror(errno));
+    madvise(view, dev->frame_bytes, MADV_DONTNEED);
+    if (reuse)
+        host->n_released--;
+    else
+        host->n_fresh++;
+    *frame = id;
+    return KVMM_OK;
+}
+
+static void host_frame_release(struct vmm_device *dev, uint32_t frame)
+{
+    struct host_device *host = host_of(dev);
+    fallocate(host->memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)frame * (off_t)dev->frame_bytes,
+              (off_t)dev->frame_bytes);
+    host->released[host->n_released++] = frame;
+}
+
+static int host_unmap(struct vmm_device *dev, void *base, size_t n)
+{
+    void *p = mmap(base, n * dev->frame_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+    if (p == MAP_FAILED)
+        return vmm_fail(KVMM_ERR_DEVICE, "%zu frames can't be unmapped: %s", n, strerror(errno));
+    return KVMM_OK;
+}
+
+static int host_map(struct vmm_device *dev, void *base, const uint32_t *frames, size_t n)
+{
+    struct host_device *host = host_of(dev);
+    size_t bytes = dev->frame_bytes;
+    size_t done = 0;
+    while (done < n) {
+        size_t run = 1; /* neighbours in the memfd are one call, and one mapping of the kernel's limited number */
+        while (done + run < n && frames[done + run] == frames[done] + run)
+            run++;
+        void *p = mmap((char *)base + done * bytes, run * bytes, PROT_READ | PROT_WRITE,
+                       MAP_SHARED | MAP_FIXED | MAP_POPULATE, host->memfd, (off_t)frames[done] * (off_t)bytes);
+        if (p == MAP_FAILED) {
+            int error = errno;
+            if (done)
+                host_unmap(dev, base, done);
+            return vmm_fail(KVMM_ERR_NO_ADDRESS_SPACE, "%zu frames can't be mapped: %s%s", run, strerror(error),
+                            error == ENOMEM ? " (see vm.max_map_count)" : "");
+        }
+        done += run;
+    }
+    return KVMM_OK;
+}
+
+static void *host_view_get(struct vmm_device *dev, uint32_t frame)
+{
+    return window_of(host_of(dev), frame);
+}
+
+static void host_view_put(struct vmm_device *dev, uint32_t frame)
+{
+    madvise(window_of(host_of(dev), frame), dev->frame_bytes, MADV_DONTNEED);
+}
+
+static int host_zero_frame(struct vmm_device *dev, uint32_t frame)
+{
+    memset(window_of(host_of(dev), frame), 0, dev->frame_bytes);
+    host_view_put(dev, frame);
+    return KVMM_OK;
+}
+
+static int host_fence_record(struct vmm_device *dev, void *stream, struct vmm_fence *fence)
+{
+    if (stream)
+        return vmm_fail(KVMM_ERR_INVALID, "the host device has no streams; pass NULL");
+    *fence = (struct vmm_fence){0};
+    return KVMM_OK;
+}
+
+static bool host_fence_passed(struct vmm_device *dev, struct vmm_fence fence)
+{
+    return true;
+}
+
+static int host_fence_wait(struct vmm_device *dev, struct vmm_fence fence)
+{
+    return KVMM_OK;
+}
+
+static void host_close(struct vmm_device *dev)
+{
+    struct host_device *host = host_of(dev);
+    munmap(host->window, (size_t)host->max_frames * dev->frame_bytes);
+    close(host->memfd);
+    free(host->released);
+    free(host);
+}
+
+static const struct vmm_device_ops host_ops = {
+    .name = "host",
+    .reserve = host_reserve,
+    .unreserve = host_unreserve,
+    .frame_create = host_frame_create,
+    .frame_release = host_frame_release,
+    .map = host_map,
+    .unmap = host_unmap,
+    .view_get = host_view_get,
+    .view_put = host_view_put,
+    .zero_frame = host_zero_frame,
+    .fence_record = host_fence_record,
+    .fence_passed = host_fence_passed,
+    .fence_wait = host_fence_wait,
+    .close = host_close,
+};
+
+uint64_t vmm_host_memory_available(void)
+{
+    struct sysinfo info;
+    if (sysinfo(&info))
+        return 0;
+    return (uint64_t)(info.freeram + info.bufferram) * info.mem_unit;
+}
+
+int vmm_host_device_open(size_t frame_bytes, uint32_t max_frames, struct vmm_device **dev)
+{
+    if (frame_bytes < 64 * 1024 || frame_bytes > 2 * 1024 * 1024 || (frame_bytes & (frame_bytes - 1)))
+        return vmm_fail(KVMM_ERR_INVALID, "frame_bytes is %zu; it must be a power of two, 64 KiB to 2 MiB", frame_bytes);
+    if (max_frames == 0)
+        return vmm_fail(KVMM_ERR_INVALID, "the device budget is smaller than one frame of %zu bytes", frame_bytes);
+
+    int rc = KVMM_ERR_NO_HOST_MEMORY;
+    size_t bytes = (size_t)max_frames * frame_bytes;
+    struct host_device *host = calloc(1, sizeof *host);
+    if (!host)
+        return vmm_fail(rc, "no memory for the host device");
+    *host = (struct host_device){.base = {.ops = &host_ops, .frame_bytes = frame_bytes}, .max_frames = max_frames};
+    host->released = malloc((size_t)max_frames * sizeof *host->released);
+    if (!host->released) {
+        vmm_fail(rc, "no memory for the host device");
+        goto err_free;
+    }
+    host->memfd = memfd_create("kvmm-frames", MFD_CLOEXEC);
+    if (host->memfd < 0) {
+        vmm_fail(rc, "memfd_create: %s", strerror(errno));
+        goto err_free;
+    }
+    if (ftruncate(host->memfd, (off_t)bytes)) {
+        vmm_fail(rc, "a memfd of %zu bytes can't be made: %s", bytes, strerror(errno));
+        goto err_close;
+    }
+    void *window;
+    rc = host_reserve(&host->base, bytes, &window);
+    if (rc)
+        goto err_close;
+    if (mmap(window, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, host->memfd, 0) == MAP_FAILED) {
+        rc = vmm_fail(KVMM_ERR_NO_ADDRESS_SPACE, "%zu bytes of frames can't be mapped: %s", bytes, strerror(errno));
+        goto err_unreserve;
+    }
+    madvise(window, bytes, MADV_HUGEPAGE);   /* where shmem_enabled allows; good without */
+    madvise(window, bytes, MADV_DONTDUMP);   /* a core file has the ranges' copy */
+    host->window = window;
+    *dev = &host->base;
+    return KVMM_OK;
+
+err_unreserve:
+    munmap(window, bytes);
+err_close:
+    close(host->memfd);
+err_free:
+    free(host->released);
+    free(host);
+    return rc;
+}

@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "vmm/frames.h"
+
+#include <stdlib.h>
+
+#include "kvmm/kvmm.h"
+#include "vmm/error.h"
+
+/* A set of frame numbers with a count and a place to search from. */
+struct frame_set {
+    uint64_t *words;
+    uint32_t count;
+    uint32_t cursor; /* word */
+};
+
+struct vmm_frames {
+    struct vmm_device *dev;
+    uint32_t capacity;
+    uint32_t n_words;
+    uint32_t n_made;
+    uint32_t n_taken;
+    struct frame_set zero;  /* free, read as zero */
+    struct frame_set dirty; /* free, hold somebody's bytes */
+};
+
+static bool set_has(const struct frame_set *set, uint32_t i)
+{
+    return set->words[i / 64] >> (i % 64) & 1;
+}
+
+static void set_add(struct frame_set *set, uint32_t i)
+{
+    set->words[i / 64] |= 1ull << (i % 64);
+    set->count++;
+}
+
+static void set_remove(struct frame_set *set, uint32_t i)
+{
+    set->words[i / 64] &= ~(1ull << (i % 64));
+    set->count--;
+}
+
+/* Precondition: not empty. */
+static uint32_t set_take(struct frame_set *set, uint32_t n_words, uint32_t near)
+{
+    uint32_t i = near;
+    if (near / 64 >= n_words || !set_has(set, near)) {
+        while (set->words[set->cursor] == 0)
+            set->cursor = (set->cursor + 1) % n_words;
+        i = set->cursor * 64 + (uint32_t)__builtin_ctzll(set->words[set->cursor]);
+    }
+    set_remove(set, i);
+    return i;
+}
+
+int vmm_frames_open(struct vmm_device *dev, uint32_t capacity, struct vmm_frames **out)
+{
+    struct vmm_frames *frames = calloc(1, sizeof *frames);
+    if (!frames)
+        goto err;
+    frames->dev = dev;
+    frames->capacity = capacity;
+    frames->n_words = (capacity + 63) / 64;
+    frames->zero.words = calloc(frames->n_words, sizeof(uint64_t));
+    frames->dirty.words = calloc(frames->n_words, sizeof(uint64_t));
+    if (!frames->zero.words || !frames->dirty.words)
+        goto err;
+    *out = frames;
+    return KVMM_OK;
+
+err:
+    if (frames) {
+        free(frames->zero.words);
+        free(frames->dirty.words);
+        free(frames);
+    }
+    return vmm_fail(KVMM_ERR_NO_HOST_MEMORY, "no memory for the table of %u frames", capacity);
+}
+
+void vmm_frames_close(struct vmm_frames **handle)
+{
+    struct vmm_frames *frames = *handle;
+    if (!frames)
+        return;
+    for (uint32_t i = 0; i < frames->n_words * 64; i++) {
+        if (set_has(&frames->zero, i) || set_has(&frames->dirty, i))
+            frames->dev->ops->frame_release(frames->dev, i);
+    }
+    free(frames->zero.words);
+    free(frames->dirty.words);
+    free(frames);
+    *handle = NULL;
+}
+
+int vmm_frames_take(struct vmm_frames *frames, enum vmm_frame_use use, uint32_t near, uint32_t *frame, bool *zeroed)
+{
+    struct frame_set *first = use == VMM_FRAME_FOR_DATA ? &frames->dirty : &frames->zero;
+    if (first->count == 0 && frames->n_made < frames->capacity) {
+        uint32_t made;
+        int rc = frames->dev->ops->frame_create(frames->dev, &made);
+        if (rc == KVMM_OK) {
+            frames->n_made++;
+            frames->n_taken++;
+            *frame = made;
+            *zeroed = true;
+            return KVMM_OK;
+        }
+        if (rc != KVMM_ERR_NO_DEVICE_MEMORY)
+            return rc;
+        frames->capacity = frames->n_made;
+    }
+    struct frame_set *set = first;
+    if (set->count == 0)
+        set = set == &frames->dirty ? &frames->zero : &frames->dirty;
+    if (set->count == 0)
+        return vmm_fail(KVMM_ERR_NO_DEVICE_MEMORY, "all %u frames of the device budget are in use", frames->capacity);
+    *frame = set_take(set, frames->n_words, near);
+    *zeroed = set == &frames->zero;
+    frames->n_taken++;
+    return KVMM_OK;
+}
+
+void vmm_frames_give(struct vmm_frames *frames, uint32_t frame, bool zeroed)
+{
+    set_add(zeroed ? &frames->zero : &frames->dirty, frame);
+    frames->n_taken--;
+}
+
+uint32_t vmm_frames_capacity(const struct vmm_frames *frames)
+{
+    return frames->capacity;
+}
+
+uint32_t vmm_frames_free(const struct vmm_frames *frames)
+{
+    return frames->capacity - frames->n_taken;
+}
