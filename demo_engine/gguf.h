@@ -19,8 +19,14 @@ struct engine_error {
     char text[ENGINE_ERR_SIZE];
 };
 
-/* Formats into err (cut at its end) and returns -1. */
-int engine_fail(struct engine_error *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Formats into err, cut at its end. */
+void engine_set_error(struct engine_error *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* The same, and is -1: a macro, so that compilers and checkers see the value. */
+#define engine_fail(...) (engine_set_error(__VA_ARGS__), engine_failed())
+static inline int engine_failed(void)
+{
+    return -1;
+}
 
 enum gguf_type { /* tensor element types by ggml's numbers; any other number is refused */
                  GGUF_F32 = 0,
