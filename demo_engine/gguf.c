@@ -513,12 +513,17 @@ uint64_t gguf_type_bytes(enum gguf_type type, uint64_t n)
 
 /* --------------------------------------------------------------------------------------------------------- metadata */
 
-/* The key's entry if it is there with this type. */
+/* The key's entry if it is there with this type (VALUE_TYPES: with any). */
 static const struct kv *find(const struct gguf *file, const char *key, enum value_type type)
 {
     struct kv wanted = {.key = from_c(key)};
     const struct kv *kv = bsearch(&wanted, file->kvs, file->n_kvs, sizeof(wanted), compare_kvs);
     return kv != NULL && (type == VALUE_TYPES || kv->type == type) ? kv : NULL;
+}
+
+bool gguf_has(const struct gguf *file, const char *key)
+{
+    return find(file, key, VALUE_TYPES) != NULL;
 }
 
 bool gguf_u32(const struct gguf *file, const char *key, uint32_t *value)

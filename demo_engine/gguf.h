@@ -60,6 +60,8 @@ const struct gguf_tensor *gguf_tensor(const struct gguf *file, const char *name)
 uint64_t gguf_n_tensors(const struct gguf *file);
 const struct gguf_tensor *gguf_tensor_at(const struct gguf *file, uint64_t i);
 
+/* Whether the key is there, with any type. */
+bool gguf_has(const struct gguf *file, const char *key);
 /* Metadata. Each returns true and the value if the key is there with a fitting type (any integer type whose value fits
  * for u32; f32 or f64 for f32), else false. */
 bool gguf_u32(const struct gguf *file, const char *key, uint32_t *value);
@@ -70,10 +72,11 @@ bool gguf_string(const struct gguf *file, const char *key, struct gguf_string *v
 bool gguf_strings(const struct gguf *file, const char *key, uint64_t *n);
 struct gguf_string gguf_strings_at(const struct gguf *file, const char *key, uint64_t i);
 bool gguf_f32s(const struct gguf *file, const char *key, const void **data, uint64_t *n); /* unaligned floats */
-bool gguf_i32s(const struct gguf *file, const char *key, const void **data, uint64_t *n); /* unaligned int32 */
+/* Unaligned int32; the bits of an array of uint32 are given as they are. */
+bool gguf_i32s(const struct gguf *file, const char *key, const void **data, uint64_t *n);
 
-/* Bytes of n elements of a type (n a multiple of its block), 0 if n is no multiple. */
+/* Bytes of n elements of a type; 0 if n is no multiple of its block, for an unknown type, and past 64 bits. */
 uint64_t gguf_type_bytes(enum gguf_type type, uint64_t n);
-const char *gguf_type_name(enum gguf_type type);
+const char *gguf_type_name(enum gguf_type type); /* NULL: unknown */
 
 #endif
