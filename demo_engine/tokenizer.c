@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * SentencePiece BPE as llama.cpp does it (llm_tokenizer_spm): the text is a list of symbols, at first its UTF-8
- * characters by their leading byte; neighbours that together are a token wait in a heap, best score first, then
- * leftmost; the top one is merged until none is left. Each merge adds at most two candidates, so there are at most
- * 2n of them and the whole takes O(n log n). A candidate whose symbols have changed since is known by its length. */
+ * characters; neighbours that together are a token wait in a heap, best score first, then leftmost; the top one is
+ * merged until none is left. Each merge takes one candidate away and adds two at most, so there are never more than
+ * 2n and the whole takes O(n log n). A candidate whose symbols have changed since is known by its length. */
 #include "tokenizer.h"
 
 #include <math.h>
@@ -364,21 +364,25 @@ static void add_candidate(struct merge *merge, int32_t left, int32_t right)
     heap_push(merge, (struct candidate){merge->tok->pieces[id].score, left, right, a->n + b->n});
 }
 
-/* A character's bytes by its leading byte; a stray continuation byte stands alone. */
-static size_t char_bytes(char leading)
+/* Bytes of the character at text, len bytes before its end; 1 for a byte that begins none. */
+static uint32_t char_bytes(const char *text, size_t len)
 {
     static const uint8_t by_high_bits[16] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 3, 4};
-    return by_high_bits[(uint8_t)leading >> 4];
+    uint32_t n = by_high_bits[(uint8_t)text[0] >> 4];
+    if (n > len)
+        return 1;
+    for (uint32_t i = 1; i < n; i++)
+        if (((uint8_t)text[i] & 0xc0) != 0x80)
+            return 1;
+    return n;
 }
 
 static void split(struct merge *merge)
 {
     int32_t n = 0;
     for (size_t at = 0; at < merge->len; n++) {
-        size_t bytes = char_bytes(merge->text[at]);
-        if (bytes > merge->len - at)
-            bytes = merge->len - at;
-        merge->symbols[n] = (struct symbol){.prev = n - 1, .next = n + 1, .at = (uint32_t)at, .n = (uint32_t)bytes};
+        uint32_t bytes = char_bytes(merge->text + at, merge->len - at);
+        merge->symbols[n] = (struct symbol){.prev = n - 1, .next = n + 1, .at = (uint32_t)at, .n = bytes};
         at += bytes;
     }
     if (n > 0)

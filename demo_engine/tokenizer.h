@@ -2,9 +2,11 @@
  *
  * The SentencePiece-style tokenizer of "llama" GGUF models (tokenizer.ggml.model = "llama"): spaces become U+2581, the
  * best-scored adjacent pair is merged until none is left, characters without a token fall back to byte tokens.
- * Equal to llama.cpp's on the same file, with two exceptions. Control, unknown and byte tokens are never made from
- * text, not even by merging; and user-defined tokens are merged like any other, where llama.cpp cuts them out first.
- * Special tokens in text are not parsed: "<s>" is three characters.
+ *
+ * Equal to llama.cpp's on the same file for valid UTF-8; other bytes become byte tokens one by one, where llama.cpp
+ * takes along what follows them. Two more differences: control, unknown and byte tokens are never made from text, not
+ * even by merging, and user-defined tokens are merged like any other, where llama.cpp cuts them out first. Special
+ * tokens in text are not parsed: "<s>" is three characters.
  *
  * Immutable after open, so thread-safe; the file may be closed. */
 #ifndef ENGINE_TOKENIZER_H
