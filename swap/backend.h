@@ -41,6 +41,8 @@ struct swap_backend {
     const struct swap_backend_ops *ops;
 };
 
+#define SWAP_DEPTH_LIMIT 256 /* of each of read_depth and write_depth */
+
 struct swap_backend_config {
     int fd;                      /* the tier's file; stays the caller's */
     size_t block_bytes;          /* largest request */
@@ -57,7 +59,7 @@ struct swap_backend_info {
 };
 
 /* Each returns 0 and *backend, or -errno with nothing left behind: -ENOSYS, -EPERM or -EACCES where the kernel forbids
- * io_uring or the build has none. */
+ * io_uring or the build has none, -EINVAL for a depth that is 0 or above the limit. */
 int swap_uring_open(const struct swap_backend_config *config, struct swap_backend **backend,
                     struct swap_backend_info *info);
 int swap_threads_open(const struct swap_backend_config *config, struct swap_backend **backend,

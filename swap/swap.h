@@ -17,6 +17,7 @@
  *   -EIO      the transfer failed for good (it was tried again as SWAP_TRIES says); a slot whose write failed is
  *             retired when it is freed: never handed out again
  *   -ENODEV   the store has failed as a whole: too many errors in a row, or the device is gone. Every later io gets it.
+ *   -EINVAL   the slot isn't owned, or buf isn't aligned: the caller's mistake
  */
 #ifndef SWAP_SWAP_H
 #define SWAP_SWAP_H
@@ -27,8 +28,10 @@
 
 #include "backend.h"
 #include "crew.h"
+#include "timer.h"
 
-#define SWAP_TRIES 3 /* transfers of one block before -EIO, with back-off between them */
+#define SWAP_TRIES 3    /* short or interrupted transfers of one block before -EIO, with back-off between them */
+#define SWAP_ALIGN 4096 /* of an io's memory and of block sizes */
 
 struct swap_store;
 
@@ -53,9 +56,10 @@ struct swap_io {
     struct swap_store *store;
     struct swap_request request;
     struct swap_job job;
+    struct swap_alarm alarm; /* back-off */
     uint64_t checksum;
-    uint8_t tries;
-    uint8_t stage;
+    uint8_t tries; /* short or interrupted transfers so far */
+    uint8_t stage; /* reads so far that failed or brought wrong bytes */
 };
 
 struct swap_host_config {
@@ -106,6 +110,9 @@ struct iovec swap_memory(struct swap_store *store);
 /* Start an io; the result comes in done(). Thread-safe; they never wait for I/O. */
 void swap_put(struct swap_store *store, struct swap_io *io);
 void swap_get(struct swap_store *store, struct swap_io *io);
+
+/* Tests: other faults from the next request on. Does nothing to a store that was opened without faults. */
+void swap_set_faults(struct swap_store *store, const struct swap_faults *faults);
 
 struct swap_store_info {
     uint32_t n_slots; /* most slots it may have; UINT32_MAX: no fixed limit */
