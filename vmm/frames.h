@@ -11,10 +11,7 @@
 struct vmm_frames;
 
 /* What a frame will hold: DATA overwrites all of it, ZERO needs it cleared. */
-enum vmm_frame_use {
-    VMM_FRAME_FOR_DATA,
-    VMM_FRAME_FOR_ZERO
-};
+enum vmm_frame_use { VMM_FRAME_FOR_DATA, VMM_FRAME_FOR_ZERO };
 
 /* Errors: NO_HOST_MEMORY. The device outlives it. */
 int vmm_frames_open(struct vmm_device *dev, uint32_t capacity, struct vmm_frames **frames);

@@ -9,11 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-enum vmm_tier {
-    VMM_TIER_DEVICE,
-    VMM_TIER_HOST,
-    VMM_N_TIERS
-};
+enum vmm_tier { VMM_TIER_DEVICE, VMM_TIER_HOST, VMM_N_TIERS };
 
 struct vmm_policy_link {
     struct vmm_policy_link *prev, *next; /* NULL: not in that tier's list */

@@ -11,10 +11,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/sysinfo.h>
 #include <unistd.h>
 
 #include "kvmm/kvmm.h"
@@ -29,7 +29,7 @@ struct host_device {
     int memfd;
     char *window; /* max_frames frames */
     uint32_t max_frames;
-    uint32_t n_fresh;  /* frames [n_fresh, max_frames) were never made */
+    uint32_t n_fresh;   /* frames [n_fresh, max_frames) were never made */
     uint32_t *released; /* stack of frames that were made and released */
     uint32_t n_released;
 };
@@ -102,7 +102,8 @@ static void host_frame_release(struct vmm_device *dev, uint32_t frame)
 
 static int host_unmap(struct vmm_device *dev, void *base, size_t n)
 {
-    void *p = mmap(base, n * dev->frame_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+    void *p =
+        mmap(base, n * dev->frame_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
     if (p == MAP_FAILED)
         return vmm_fail(KVMM_ERR_DEVICE, "%zu frames can't be unmapped: %s", n, strerror(errno));
     return KVMM_OK;
@@ -194,16 +195,23 @@ static const struct vmm_device_ops host_ops = {
 
 uint64_t vmm_host_memory_available(void)
 {
-    struct sysinfo info;
-    if (sysinfo(&info))
-        return 0;
-    return (uint64_t)(info.freeram + info.bufferram) * info.mem_unit;
+    FILE *file = fopen("/proc/meminfo", "re");
+    unsigned long long kib = 0;
+    char line[128];
+    while (file && fgets(line, sizeof line, file)) {
+        if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1)
+            break;
+    }
+    if (file)
+        fclose(file);
+    return kib * 1024;
 }
 
 int vmm_host_device_open(size_t frame_bytes, uint32_t max_frames, struct vmm_device **dev)
 {
     if (frame_bytes < 64 * 1024 || frame_bytes > 2 * 1024 * 1024 || (frame_bytes & (frame_bytes - 1)))
-        return vmm_fail(KVMM_ERR_INVALID, "frame_bytes is %zu; it must be a power of two, 64 KiB to 2 MiB", frame_bytes);
+        return vmm_fail(KVMM_ERR_INVALID, "frame_bytes is %zu; it must be a power of two, 64 KiB to 2 MiB",
+                        frame_bytes);
     if (max_frames == 0)
         return vmm_fail(KVMM_ERR_INVALID, "the device budget is smaller than one frame of %zu bytes", frame_bytes);
 
@@ -235,8 +243,8 @@ int vmm_host_device_open(size_t frame_bytes, uint32_t max_frames, struct vmm_dev
         rc = vmm_fail(KVMM_ERR_NO_ADDRESS_SPACE, "%zu bytes of frames can't be mapped: %s", bytes, strerror(errno));
         goto err_unreserve;
     }
-    madvise(window, bytes, MADV_HUGEPAGE);   /* where shmem_enabled allows; good without */
-    madvise(window, bytes, MADV_DONTDUMP);   /* a core file has the ranges' copy */
+    madvise(window, bytes, MADV_HUGEPAGE); /* where shmem_enabled allows; good without */
+    madvise(window, bytes, MADV_DONTDUMP); /* a core file has the ranges' copy */
     host->window = window;
     *dev = &host->base;
     return KVMM_OK;

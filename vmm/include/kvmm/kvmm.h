@@ -176,8 +176,8 @@ struct kvmm_config {
     const char *name; /* shown by `kvmm ls`; default: the process's name. Cut at 31 bytes. */
     bool no_page_map; /* true: publish no page map */
 
-    /* Called for each message, from any of the library's threads, with no lock of kvmm's held by the caller's
-     * threads only if level is KVMM_LOG_INFO; it must not call kvmm functions. NULL (default): silence. */
+    /* Called for each message, on any of the library's threads or the caller's; it must be quick and must not call kvmm
+     * functions. NULL (default): silence. */
     void (*log)(void *user, enum kvmm_log_level level, const char *line);
     /* Monotonic time in ns; NULL (default): clock_gettime(CLOCK_MONOTONIC). Tests put a fake clock here. */
     uint64_t (*now_ns)(void *user);
