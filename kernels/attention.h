@@ -6,7 +6,10 @@
  * call or one at a time, alone or in a batch, with any number of threads, in any layout. (They may differ between
  * kern_isa levels.) To get that, every query visits the key blocks of KERN_BLOCK tokens in one fixed order with one
  * fixed reduction inside a block, and splits over the sequence lie at multiples of KERN_SPLIT tokens from token 0,
- * combined in ascending order.
+ * combined in one fixed order too: both from the newest to the oldest.
+ *
+ * Only rows of tokens that a query attends to are read. A NaN in q or K reaches the outputs that attend to it; a NaN in V
+ * does so unless the token's weight is below 2^-126.
  */
 #ifndef KERN_ATTENTION_H
 #define KERN_ATTENTION_H
@@ -18,7 +21,7 @@
 
 enum kern_dtype { KERN_F16 = 0, KERN_BF16 = 1, KERN_F32 = 2 };
 
-/* Which code runs. A level above what the CPU has is refused by kern_isa_select(). */
+/* Which code runs. kern_attention() refuses a level above what the CPU has. */
 enum kern_isa {
     KERN_ISA_SCALAR = 0, /* portable C: the plain reference in f32 */
     KERN_ISA_AVX2 = 1,   /* AVX2 + FMA + F16C */
@@ -63,11 +66,12 @@ struct kern_attention_params {
     float scale; /* scores are q·k × scale, 1/√head_dim as a rule */
 };
 
-#define KERN_BLOCK        16
+#define KERN_BLOCK        64
 #define KERN_SPLIT        1024
 #define KERN_MAX_HEAD_DIM 256
 
-/* Bytes of scratch that kern_attention() needs for these items and this many pool threads. */
+/* Bytes of scratch that kern_attention() needs for these items and at most this many pool threads; 0 if a parameter is
+ * out of its bounds. */
 size_t kern_attention_scratch(const struct kern_attention_params *p, const struct kern_attention_item *items,
                               size_t n_items, uint32_t n_threads);
 

@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The inner products in f32, whatever the cache holds: K and V of a block are widened once for all rows of the tile.
+ * PRODUCT_ROWS × the vectors beside it are what the registers hold. */
+#ifndef KERN_PRODUCTS_H
+#define KERN_PRODUCTS_H
+
+#define PRODUCT_ROWS 6
+
+/* Brings a row's q into the form that scores_block() takes, in place. */
+static void prepare_query(float *q, uint32_t dim_pad)
+{
+    (void)q;
+    (void)dim_pad;
+}
+
+/* Where a block's values from `key` on, and a row's weights for them, are. */
+static INLINE const float *values_from(const struct kern_tile *t, uint32_t key)
+{
+    return t->v + (size_t)key * t->dim_pad;
+}
+
+static INLINE const float *weights_from(const struct kern_tile *t, uint32_t row, uint32_t key)
+{
+    return t->scores + (size_t)row * KERN_BLOCK + key;
+}
+
+static INLINE void load_keys_of(enum kern_dtype dtype, const struct kern_tile *t, const uint8_t *const *rows,
+                                uint32_t n)
+{
+    for (uint32_t i = 0; i < KERN_BLOCK; i += VL) {
+        const uint32_t left = n > i ? n - i : 0;
+        vec_transpose(dtype, rows + i, left < VL ? left : VL, t->p->head_dim, t->k + i);
+    }
+}
+
+static void load_keys(const struct kern_tile *t, const uint8_t *const *rows, uint32_t n)
+{
+    switch (t->p->dtype) {
+    case KERN_F16:
+        load_keys_of(KERN_F16, t, rows, n);
+        break;
+    case KERN_BF16:
+        load_keys_of(KERN_BF16, t, rows, n);
+        break;
+    case KERN_F32:
+        load_keys_of(KERN_F32, t, rows, n);
+        break;
+    }
+}
+
+static INLINE void load_values_of(enum kern_dtype dtype, const struct kern_tile *t, const uint8_t *const *rows,
+                                  uint32_t key, uint32_t n)
+{
+    const uint32_t dim = t->p->head_dim;
+    const uint32_t element_size = dtype == KERN_F32 ? 4 : 2;
+
+    for (uint32_t i = key; i < key + n; i++) {
+        float *dst = t->v + (size_t)i * t->dim_pad;
+        uint32_t d = 0;
+        for (; d + VL <= dim; d += VL)
+            vec_store(dst + d, vec_widen(dtype, rows[i] + d * element_size, VL));
+        for (; d < t->dim_pad; d += VL)
+            vec_store(dst + d, d < dim ? vec_widen(dtype, rows[i] + d * element_size, dim - d) : vec_set1(0));
+    }
+}
+
+/* Keys [key, key + n) of the block. */
+static void load_values(const struct kern_tile *t, const uint8_t *const *rows, uint32_t key, uint32_t n)
+{
+    switch (t->p->dtype) {
+    case KERN_F16:
+        load_values_of(KERN_F16, t, rows, key, n);
+        break;
+    case KERN_BF16:
+        load_values_of(KERN_BF16, t, rows, key, n);
+        break;
+    case KERN_F32:
+        load_values_of(KERN_F32, t, rows, key, n);
+        break;
+    }
+}
+
+/* Scores of n_rows rows against SCORE_VECTORS × VL keys: one chain over ascending d for each. */
+static INLINE void scores_block(uint32_t n_rows, const float *q, uint32_t q_stride, const float *k, uint32_t dim,
+                                float *scores)
+{
+    vec sum[PRODUCT_ROWS][SCORE_VECTORS];
+
+    UNROLL(6)
+    for (uint32_t r = 0; r < n_rows; r++)
+        UNROLL(4)
+    for (uint32_t j = 0; j < SCORE_VECTORS; j++)
+        sum[r][j] = vec_set1(0);
+    for (uint32_t d = 0; d < dim; d++) {
+        vec key[SCORE_VECTORS];
+        UNROLL(4)
+        for (uint32_t j = 0; j < SCORE_VECTORS; j++)
+            key[j] = vec_load(k + (size_t)d * KERN_BLOCK + j * VL);
+        UNROLL(6)
+        for (uint32_t r = 0; r < n_rows; r++) {
+            const vec x = vec_set1(q[(size_t)r * q_stride + d]);
+            UNROLL(4)
+            for (uint32_t j = 0; j < SCORE_VECTORS; j++)
+                sum[r][j] = vec_fma(x, key[j], sum[r][j]);
+        }
+    }
+    UNROLL(6)
+    for (uint32_t r = 0; r < n_rows; r++)
+        UNROLL(4)
+    for (uint32_t j = 0; j < SCORE_VECTORS; j++)
+        vec_store(scores + (size_t)r * KERN_BLOCK + j * VL, sum[r][j]);
+}
+
+/* Stores a row's weights and returns their sum by lanes. */
+static INLINE vec store_weights(float *weights, const vec w[KERN_BLOCK / VL])
+{
+    vec sum = w[0];
+
+    vec_store(weights, w[0]);
+    UNROLL(16)
+    for (uint32_t j = 1; j < KERN_BLOCK / VL; j++) {
+        vec_store(weights + j * VL, w[j]);
+        sum = vec_add(sum, w[j]);
+    }
+    return sum;
+}
+
+/* acc[r] += Σ weights[r][i] × v[i] over ascending i < n, n_vectors vectors of dimensions. */
+static INLINE void values_block(uint32_t n_rows, uint32_t n_vectors, const float *const *weights, float *const *acc,
+                                const float *v, uint32_t v_stride, uint32_t n)
+{
+    vec sum[PRODUCT_ROWS][VALUE_VECTORS];
+
+    UNROLL(6)
+    for (uint32_t r = 0; r < n_rows; r++)
+        UNROLL(4)
+    for (uint32_t j = 0; j < n_vectors; j++)
+        sum[r][j] = vec_load(acc[r] + j * VL);
+    for (uint32_t i = 0; i < n; i++) {
+        vec value[VALUE_VECTORS];
+        UNROLL(4)
+        for (uint32_t j = 0; j < n_vectors; j++)
+            value[j] = vec_load(v + (size_t)i * v_stride + j * VL);
+        UNROLL(6)
+        for (uint32_t r = 0; r < n_rows; r++) {
+            const vec x = vec_set1(weights[r][i]);
+            UNROLL(4)
+            for (uint32_t j = 0; j < n_vectors; j++)
+                sum[r][j] = vec_fma(x, value[j], sum[r][j]);
+        }
+    }
+    UNROLL(6)
+    for (uint32_t r = 0; r < n_rows; r++)
+        UNROLL(4)
+    for (uint32_t j = 0; j < n_vectors; j++)
+        vec_store(acc[r] + j * VL, sum[r][j]);
+}
+
+#endif

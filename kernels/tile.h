@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The seam between the planner (attention.c: which rows, which splits, which thread) and the arithmetic (tile_*.c: one
+ * file for each kern_isa level, all from the template tile_body.h).
+ *
+ * A tile is a run of rows of one item and one KV head. A row is one query of one query head; rows lie query by query,
+ * and inside a query head by head. What a row's result is depends on its own query and keys alone, never on the tile
+ * it is in. */
+#ifndef KERN_TILE_H
+#define KERN_TILE_H
+
+#include <stdbool.h>
+
+#include "attention.h"
+
+/* Rows of a prefill tile. They share the conversion of K and V, some hundred instructions a block, so there should be
+ * many; their q, accumulators and scores should stay in the second-level cache. A multiple of 6, the rows that the
+ * inner loops keep in registers. */
+#define KERN_TILE_ROWS 192
+
+/* Keys in a group that is added to the output, or left out because all its weights are zero. */
+#define KERN_GROUP 16
+
+#define KERN_MAX_LANES 16
+
+/* Weights below 2⁻¹²⁶ are zero: the least normal f32, so that no arithmetic on denormals slows the loops. */
+#define KERN_LEAST_EXPONENT (-126.0f)
+
+/* Softmax state of a tile's rows over some of their keys. A row that has seen no key has max = KERN_NO_MAX and a sum
+ * and accumulator of zeros. */
+struct kern_rows {
+    float *max; /* [rows] greatest score, in units of log 2 */
+    float *sum; /* [rows] of the weights 2^(score - max) */
+    float *acc; /* [rows][dim_pad] weights × V */
+};
+#define KERN_NO_MAX (-0x1.fffffep127f) /* not -∞: a score of -∞ minus it is a number */
+
+struct kern_tile {
+    const struct kern_attention_params *p;
+    const struct kern_attention_item *item;
+    uint32_t kv_head;
+    uint32_t first_row; /* row r of the tile is row first_row + r of the item's n_queries × group */
+    uint32_t n_rows;
+    uint32_t group;   /* query heads for each KV head */
+    uint32_t dim_pad; /* head_dim up to a multiple of 16 */
+
+    /* One thread's scratch, each part aligned to 64. */
+    float *q;            /* [rows][dim_pad] × scale × log2 e, padded with zeros */
+    float *k;            /* [head_dim][KERN_BLOCK]: a block of keys, transposed */
+    float *v;            /* [KERN_BLOCK][dim_pad] */
+    float *scores;       /* [rows][KERN_BLOCK]: scores, then weights */
+    float *lane_sums;    /* [rows][KERN_MAX_LANES] */
+    uint32_t *limits;    /* [rows] keys that a row attends to: its position + 1 */
+    uint8_t *groups;     /* [rows] bit g: group g of the block has a weight other than zero */
+    uint16_t *full_rows; /* [rows] */
+};
+
+struct kern_tile_ops {
+    /* Fills q and limits. */
+    void (*begin)(const struct kern_tile *t);
+    /* The rows' state over the keys of split `split`. */
+    void (*split)(const struct kern_tile *t, uint32_t split, const struct kern_rows *part);
+    /* Takes a split's state into total. To be called from the newest split to the oldest. */
+    void (*fold)(const struct kern_tile *t, const struct kern_rows *total, const struct kern_rows *part);
+    /* total to item->out. */
+    void (*finish)(const struct kern_tile *t, const struct kern_rows *total);
+    /* n elements of f32, rounded to nearest even in dtype. */
+    void (*narrow)(enum kern_dtype dtype, void *dst, const float *src, uint32_t n);
+};
+
+/* The arithmetic for a level that this CPU has. */
+const struct kern_tile_ops *kern_tile_ops(enum kern_isa isa, enum kern_dtype dtype);
+
+extern const struct kern_tile_ops kern_tile_scalar;
+#if defined(__x86_64__)
+extern const struct kern_tile_ops kern_tile_avx2;
+extern const struct kern_tile_ops kern_tile_avx512;
+extern const struct kern_tile_ops kern_tile_avx512_bf16; /* KERN_BF16 only */
+#endif
+
+/* True if the CPU and the operating system have this level. */
+bool kern_isa_usable(enum kern_isa isa);
+
+#endif

@@ -1,0 +1,10 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "vec_avx512.h"
+
+#define SCORE_VECTORS 4
+#define VALUE_VECTORS 4
+#include "products_f32.h"
+#include "rows.h"
+#include "tile_body.h"
+
+const struct kern_tile_ops kern_tile_avx512 = TILE_OPS;
