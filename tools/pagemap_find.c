@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * From a process to its page maps: its file descriptors are looked through for the memfd's name. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "tools/pagemap_reader.h"
+
+#define LINK_TEXT "/memfd:" VMM_PAGEMAP_MEMFD " (deleted)"
+
+/* What a look through one process has come across. */
+struct search {
+    pid_t pid;
+    /* The process's own idea of its id: another one than ours if it lives in a PID namespace (a container). */
+    pid_t pid_inside;
+    struct pagemap_list list;
+    dev_t *seen_dev;
+    ino_t *seen_ino;
+    enum pagemap_answer worst; /* of the maps that could not be opened */
+};
+
+/* The last number of "NSpid:" in /proc/PID/status; pid itself if there is no such line. */
+static pid_t pid_inside(pid_t pid)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
+    FILE *file = fopen(path, "re");
+    if (!file)
+        return pid;
+    char line[512];
+    pid_t inside = pid;
+    while (fgets(line, sizeof line, file)) {
+        if (strncmp(line, "NSpid:", 6) != 0)
+            continue;
+        char *end;
+        for (char *at = line + 6;; at = end) {
+            long number = strtol(at, &end, 10);
+            if (end == at)
+                break;
+            inside = (pid_t)number;
+        }
+        break;
+    }
+    fclose(file);
+    return inside;
+}
+
+static bool seen_before(struct search *search, const struct stat *st)
+{
+    for (size_t i = 0; i < search->list.n_readers; i++)
+        if (search->seen_dev[i] == st->st_dev && search->seen_ino[i] == st->st_ino)
+            return true;
+    return false;
+}
+
+/* Grows the three lists together by one place; the caller fills it. */
+static bool make_room(struct search *search)
+{
+    size_t n = search->list.n_readers + 1;
+    struct pagemap_reader **readers = realloc(search->list.readers, n * sizeof *readers);
+    if (readers)
+        search->list.readers = readers;
+    dev_t *dev = realloc(search->seen_dev, n * sizeof *dev);
+    if (dev)
+        search->seen_dev = dev;
+    ino_t *ino = realloc(search->seen_ino, n * sizeof *ino);
+    if (ino)
+        search->seen_ino = ino;
+    return readers && dev && ino;
+}
+
+static void try_fd(struct search *search, int fd, struct pagemap_error *error)
+{
+    struct stat st;
+    if (fstat(fd, &st) || seen_before(search, &st))
+        return;
+    struct pagemap_reader *reader;
+    enum pagemap_answer answer = pagemap_open_fd(fd, &reader, error);
+    if (answer) {
+        search->worst = answer > search->worst ? answer : search->worst;
+        search->list.n_refused++;
+        return;
+    }
+    pid_t owner = pagemap_pid(reader);
+    if (owner != search->pid && owner != search->pid_inside) {
+        pagemap_close(&reader);
+        return;
+    }
+    if (!make_room(search)) {
+        snprintf(error->text, sizeof error->text, "no memory");
+        search->worst = PAGEMAP_FAILED;
+        search->list.n_refused++;
+        pagemap_close(&reader);
+        return;
+    }
+    search->seen_dev[search->list.n_readers] = st.st_dev;
+    search->seen_ino[search->list.n_readers] = st.st_ino;
+    search->list.readers[search->list.n_readers++] = reader;
+}
+
+static void try_entry(struct search *search, int dir_fd, const char *name, struct pagemap_error *error)
+{
+    char link[sizeof LINK_TEXT + 1];
+    ssize_t n = readlinkat(dir_fd, name, link, sizeof link);
+    if (n != (ssize_t)strlen(LINK_TEXT) || memcmp(link, LINK_TEXT, (size_t)n) != 0)
+        return;
+    /* By now the number may stand for another file: a FIFO must not block us, a terminal not become ours. */
+    int fd = openat(dir_fd, name, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0) {
+        if (errno == EACCES || errno == EPERM) {
+            snprintf(error->text, sizeof error->text, "%s", strerror(errno));
+            search->worst = search->worst > PAGEMAP_DENIED ? search->worst : PAGEMAP_DENIED;
+            search->list.n_refused++;
+        }
+        return;
+    }
+    try_fd(search, fd, error);
+    close(fd);
+}
+
+static enum pagemap_answer answer_for_errno(int number, struct pagemap_error *error)
+{
+    snprintf(error->text, sizeof error->text, "%s", strerror(number));
+    if (number == ENOENT || number == ESRCH)
+        return PAGEMAP_NO_PROCESS;
+    if (number == EACCES || number == EPERM)
+        return PAGEMAP_DENIED;
+    return PAGEMAP_FAILED;
+}
+
+enum pagemap_answer pagemap_open_process(pid_t pid, struct pagemap_list *list, struct pagemap_error *error)
+{
+    *list = (struct pagemap_list){0};
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/fd", (int)pid);
+    DIR *dir = opendir(path);
+    if (!dir)
+        return answer_for_errno(errno, error);
+    struct search search = {.pid = pid, .pid_inside = pid_inside(pid)};
+    struct dirent *entry;
+    while ((entry = readdir(dir)))
+        if (entry->d_name[0] != '.')
+            try_entry(&search, dirfd(dir), entry->d_name, error);
+    closedir(dir);
+    free(search.seen_dev);
+    free(search.seen_ino);
+    if (search.list.n_readers > 0) {
+        *list = search.list;
+        return PAGEMAP_OK;
+    }
+    free(search.list.readers);
+    return search.worst ? search.worst : PAGEMAP_NO_MAP;
+}
+
+void pagemap_close_list(struct pagemap_list *list)
+{
+    for (size_t i = 0; i < list->n_readers; i++)
+        pagemap_close(&list->readers[i]);
+    free(list->readers);
+    *list = (struct pagemap_list){0};
+}
+
+static int by_value(const void *left, const void *right)
+{
+    pid_t a = *(const pid_t *)left;
+    pid_t b = *(const pid_t *)right;
+    return a < b ? -1 : a > b;
+}
+
+enum pagemap_answer pagemap_processes(pid_t **out, size_t *n_out, struct pagemap_error *error)
+{
+    DIR *dir = opendir("/proc");
+    if (!dir) {
+        snprintf(error->text, sizeof error->text, "/proc: %s", strerror(errno));
+        return PAGEMAP_FAILED;
+    }
+    pid_t *pids = NULL;
+    size_t n = 0;
+    size_t room = 0;
+    struct dirent *entry;
+    while ((entry = readdir(dir))) {
+        char *end;
+        long pid = strtol(entry->d_name, &end, 10);
+        if (*end != '\0' || pid <= 0 || pid > INT_MAX)
+            continue;
+        if (n == room) {
+            room = room ? room * 2 : 256;
+            pid_t *more = realloc(pids, room * sizeof *more);
+            if (!more) {
+                free(pids);
+                closedir(dir);
+                snprintf(error->text, sizeof error->text, "no memory");
+                return PAGEMAP_FAILED;
+            }
+            pids = more;
+        }
+        pids[n++] = (pid_t)pid;
+    }
+    closedir(dir);
+    if (n > 0)
+        qsort(pids, n, sizeof *pids, by_value);
+    *out = pids;
+    *n_out = n;
+    return PAGEMAP_OK;
+}
