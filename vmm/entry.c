@@ -162,7 +162,7 @@ void vmm_publish_usage(kvmm *mm)
     uint64_t bytes = mm->frame_bytes;
     uint64_t capacity = vmm_frames_capacity(mm->frames);
     vmm_gauge(mm, VMM_COUNT_DEVICE_CAPACITY, capacity * bytes);
-    vmm_gauge(mm, VMM_COUNT_DEVICE_USED, (capacity - vmm_frames_free(mm->frames)) * bytes);
+    vmm_gauge(mm, VMM_COUNT_DEVICE_USED, (uint64_t)vmm_frames_taken(mm->frames) * bytes);
     struct swap_store_info info;
     if (mm->host) {
         swap_get_info(mm->host, &info);

@@ -16,6 +16,7 @@ struct frame_set {
 struct vmm_frames {
     struct vmm_device *dev;
     uint32_t capacity;
+    uint32_t limit; /* capacity, or n_made while the device has no more */
     uint32_t n_words;
     uint32_t n_made;
     uint32_t n_taken;
@@ -60,6 +61,7 @@ int vmm_frames_open(struct vmm_device *dev, uint32_t capacity, struct vmm_frames
         goto err;
     frames->dev = dev;
     frames->capacity = capacity;
+    frames->limit = capacity;
     frames->n_words = (capacity + 63) / 64;
     frames->zero.words = calloc(frames->n_words, sizeof(uint64_t));
     frames->dirty.words = calloc(frames->n_words, sizeof(uint64_t));
@@ -95,7 +97,7 @@ void vmm_frames_close(struct vmm_frames **handle)
 int vmm_frames_take(struct vmm_frames *frames, enum vmm_frame_use use, uint32_t near, uint32_t *frame, bool *zeroed)
 {
     struct frame_set *first = use == VMM_FRAME_FOR_DATA ? &frames->dirty : &frames->zero;
-    if (first->count == 0 && frames->n_made < frames->capacity) {
+    if (first->count == 0 && frames->n_made < frames->limit) {
         uint32_t made;
         int rc = frames->dev->ops->frame_create(frames->dev, &made);
         if (rc == KVMM_OK) {
@@ -107,13 +109,14 @@ int vmm_frames_take(struct vmm_frames *frames, enum vmm_frame_use use, uint32_t 
         }
         if (rc != KVMM_ERR_NO_DEVICE_MEMORY)
             return rc;
-        frames->capacity = frames->n_made;
+        frames->limit = frames->n_made;
     }
     struct frame_set *set = first;
     if (set->count == 0)
         set = set == &frames->dirty ? &frames->zero : &frames->dirty;
     if (set->count == 0)
-        return vmm_fail(KVMM_ERR_NO_DEVICE_MEMORY, "all %u frames of the device budget are in use", frames->capacity);
+        return vmm_fail(KVMM_ERR_NO_DEVICE_MEMORY, "all %u frames that the device has for the budget are in use",
+                        frames->limit);
     *frame = set_take(set, frames->n_words, near);
     *zeroed = set == &frames->zero;
     frames->n_taken++;
@@ -131,7 +134,17 @@ uint32_t vmm_frames_capacity(const struct vmm_frames *frames)
     return frames->capacity;
 }
 
+uint32_t vmm_frames_taken(const struct vmm_frames *frames)
+{
+    return frames->n_taken;
+}
+
 uint32_t vmm_frames_free(const struct vmm_frames *frames)
 {
-    return frames->capacity - frames->n_taken;
+    return frames->limit - frames->n_taken;
+}
+
+void vmm_frames_retry(struct vmm_frames *frames)
+{
+    frames->limit = frames->capacity;
 }

@@ -19,12 +19,14 @@ int vmm_frames_open(struct vmm_device *dev, uint32_t capacity, struct vmm_frames
 void vmm_frames_close(struct vmm_frames **frames);
 
 /* Takes a frame, the one after `near` if that is free (neighbours map in one call), and says whether it reads as zero.
- * NO_DEVICE_MEMORY when the budget is used up, or earlier if the device has no more: the capacity then shrinks to what
- * was made, so that the budget tells the truth from there on. */
+ * NO_DEVICE_MEMORY when the budget is used up, or earlier if the device has no more to give: then no more are asked of
+ * it, nor counted as free, until vmm_frames_retry(). */
 int vmm_frames_take(struct vmm_frames *frames, enum vmm_frame_use use, uint32_t near, uint32_t *frame, bool *zeroed);
 void vmm_frames_give(struct vmm_frames *frames, uint32_t frame, bool zeroed);
 
 uint32_t vmm_frames_capacity(const struct vmm_frames *frames);
-uint32_t vmm_frames_free(const struct vmm_frames *frames); /* capacity less those taken */
+uint32_t vmm_frames_taken(const struct vmm_frames *frames);
+uint32_t vmm_frames_free(const struct vmm_frames *frames); /* that can be had, as far as is known */
+void vmm_frames_retry(struct vmm_frames *frames);          /* the device may have more now */
 
 #endif

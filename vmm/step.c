@@ -257,6 +257,7 @@ static int advance_all(kvmm_step *step, unsigned flags, uint64_t *need, bool *st
 static int make_resident(kvmm_step *step, unsigned flags)
 {
     kvmm *mm = step->mm;
+    vmm_frames_retry(mm->frames);
     for (;;) {
         uint64_t need;
         bool starved, ready;
@@ -270,7 +271,9 @@ static int make_resident(kvmm_step *step, unsigned flags)
         if (starved && need > coming && vmm_make_room(mm, need - coming, true, &why) == 0 && mm->n_moving == 0 &&
             !mm->pending) {
             if (why == KVMM_OK)
-                why = vmm_fail(KVMM_ERR_NO_DEVICE_MEMORY, "the device has fewer frames than its budget says");
+                why = vmm_fail(KVMM_ERR_NO_DEVICE_MEMORY,
+                               "the device has no memory for %llu more frames, though its budget has",
+                               (unsigned long long)need);
             for (size_t i = 0; i < step->n; i++)
                 step->seqs[i].want->status = seq_ready(step->seqs[i].seq) ? KVMM_OK : why;
             return why;
@@ -303,8 +306,11 @@ static void mark_written(kvmm_seq *seq, uint32_t n_tokens)
 static int begin_locked(kvmm *mm, struct kvmm_want *wants, size_t n, unsigned flags, kvmm_step **out)
 {
     kvmm_step *step = step_take(mm, n);
-    if (!step)
+    if (!step) {
+        for (size_t i = 0; i < n; i++)
+            wants[i].status = KVMM_ERR_NO_HOST_MEMORY;
         return KVMM_ERR_NO_HOST_MEMORY;
+    }
     vmm_reap_steps(mm);
     int rc = admit(mm, step, wants, n, flags);
     if (rc)

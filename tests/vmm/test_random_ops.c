@@ -6,14 +6,12 @@
  * failure is a status code; after close no descriptor, thread or mapping is left.
  *
  * KVMM_TEST_OPS sets the number of operations (100,000), KVMM_TEST_SEED the seed, KVMM_TEST_SCALE divides the number. */
-#include <check.h>
-#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "fixture.h"
 #include "memory_model.h"
-#include "vmm/mm.h"
 
 #define MAX_SEQS 40
 
@@ -30,17 +28,6 @@ struct world {
 static uint64_t roll(struct world *w, uint64_t n)
 {
     return model_random(&w->random) % n;
-}
-
-static int count_dir(const char *path)
-{
-    DIR *dir = opendir(path);
-    int n = 0;
-    ck_assert_ptr_nonnull(dir);
-    while (readdir(dir))
-        n++;
-    closedir(dir);
-    return n;
 }
 
 static unsigned long env_number(const char *name, unsigned long otherwise)
@@ -256,7 +243,8 @@ static const struct variant variants[] = {
 START_TEST(random_operations)
 {
     const struct variant *v = &variants[_i];
-    int fds = count_dir("/proc/self/fd"), threads = count_dir("/proc/self/task");
+    settle_threads();
+    int fds = entries_in("/proc/self/fd"), threads = entries_in("/proc/self/task");
     unsigned long n_ops =
         env_number("KVMM_TEST_OPS", 100000) / env_number("KVMM_TEST_SCALE", 1) / (sizeof variants / sizeof *variants);
     uint64_t seed = env_number("KVMM_TEST_SEED", 20261) + (uint64_t)_i;
@@ -316,8 +304,8 @@ START_TEST(random_operations)
     for (size_t i = 0; i < MAX_SEQS; i++)
         forget(&w->seqs[i]);
     free(w);
-    ck_assert_int_eq(count_dir("/proc/self/fd"), fds);
-    ck_assert_int_eq(count_dir("/proc/self/task"), threads);
+    ck_assert_int_eq(entries_in("/proc/self/fd"), fds);
+    ck_assert_int_eq(entries_in("/proc/self/task"), threads);
 }
 END_TEST
 
