@@ -49,8 +49,7 @@ static error_t quiet_parser(int key, char *arg, struct argp_state *state)
 void cli_parse(const struct argp *argp, int argc, char **argv, void *input)
 {
     const struct argp_child children[] = {{.argp = argp}, {0}};
-    const struct argp quiet = {
-        .parser = quiet_parser, .args_doc = argp->args_doc, .doc = argp->doc, .children = children};
+    const struct argp quiet = {.parser = quiet_parser, .children = children};
     argp_err_exit_status = CLI_BAD_INPUT;
     error_t rc = argp_parse(&quiet, argc, argv, 0, NULL, input);
     if (rc != 0)

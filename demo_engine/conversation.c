@@ -46,6 +46,11 @@ void conversation_close(struct conversation **c)
     *c = NULL;
 }
 
+struct engine *conversation_engine(const struct conversation *c)
+{
+    return c->engine;
+}
+
 uint32_t conversation_length(const struct conversation *c)
 {
     return c->length;

@@ -18,6 +18,7 @@
 int conversation_open(struct engine *engine, uint32_t max_tokens, struct conversation **c, struct engine_error *err);
 void conversation_close(struct conversation **c); /* sets NULL; NULL is ignored */
 
+struct engine *conversation_engine(const struct conversation *c);
 uint32_t conversation_length(const struct conversation *c);
 uint32_t conversation_max_tokens(const struct conversation *c);
 const engine_token *conversation_tokens(const struct conversation *c); /* valid until the conversation changes */
