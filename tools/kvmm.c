@@ -6,7 +6,8 @@
 
 #include "tools/command.h"
 
-const char *argp_program_version = "kvmm " TOOLS_VERSION;
+/* Looked up by argp in libc, so it must not be hidden. */
+__attribute__((visibility("default"))) const char *argp_program_version = "kvmm " TOOLS_VERSION;
 
 static const struct command {
     const char *name;

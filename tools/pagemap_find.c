@@ -125,6 +125,24 @@ static void try_entry(struct search *search, int dir_fd, const char *name, struc
     close(fd);
 }
 
+/* A process that has ended but was not waited for has a number still, and neither files nor memory. */
+static bool has_ended(pid_t pid)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    FILE *file = fopen(path, "re");
+    if (!file)
+        return true;
+    char line[512];
+    bool ended = false;
+    /* The state follows the name, which is in parentheses and may hold some itself: proc(5). */
+    const char *name_end = fgets(line, sizeof line, file) ? strrchr(line, ')') : NULL;
+    if (name_end && name_end[1] == ' ')
+        ended = name_end[2] == 'Z' || name_end[2] == 'X';
+    fclose(file);
+    return ended;
+}
+
 static enum pagemap_answer answer_for_errno(int number, struct pagemap_error *error)
 {
     snprintf(error->text, sizeof error->text, "%s", strerror(number));
@@ -141,8 +159,10 @@ enum pagemap_answer pagemap_open_process(pid_t pid, struct pagemap_list *list, s
     char path[64];
     snprintf(path, sizeof path, "/proc/%d/fd", (int)pid);
     DIR *dir = opendir(path);
-    if (!dir)
-        return answer_for_errno(errno, error);
+    if (!dir) {
+        enum pagemap_answer answer = answer_for_errno(errno, error);
+        return answer == PAGEMAP_DENIED && has_ended(pid) ? PAGEMAP_NO_PROCESS : answer;
+    }
     struct search search = {.pid = pid, .pid_inside = pid_inside(pid)};
     struct dirent *entry;
     while ((entry = readdir(dir)))
@@ -156,6 +176,8 @@ enum pagemap_answer pagemap_open_process(pid_t pid, struct pagemap_list *list, s
         return PAGEMAP_OK;
     }
     free(search.list.readers);
+    if (has_ended(pid))
+        return PAGEMAP_NO_PROCESS;
     return search.worst ? search.worst : PAGEMAP_NO_MAP;
 }
 
