@@ -13,7 +13,7 @@ static bool parse_unit(const char *text, unsigned *shift)
     *shift = 0;
     if (!*text || strcasecmp(text, "b") == 0)
         return true;
-    const char *unit = strchr(UNITS, *text & ~0x20);
+    const char *unit = memchr(UNITS, *text & ~0x20, sizeof UNITS - 1);
     if (!unit || (text[1] && strcasecmp(text + 1, "ib") != 0))
         return false;
     *shift = 10 * (unsigned)(unit - UNITS + 1);
@@ -33,8 +33,8 @@ bool size_parse(const char *text, uint64_t *bytes)
     }
     if (p == text)
         return false;
-    if (*p == ' ')
-        p++;
+    if (p[0] == ' ' && p[1])
+        p++; /* before a unit, not at the end */
     unsigned shift;
     if (!parse_unit(p, &shift) || n > max >> shift)
         return false;
