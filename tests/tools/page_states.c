@@ -6,6 +6,7 @@
 
 #include <check.h>
 
+#include "tests/support/scale.h"
 #include "tools/draw.h"
 #include "tools/pagemap_reader.h"
 #include "tools/units.h"
@@ -30,7 +31,7 @@ static enum pagemap_state state_by_rule(const struct pagemap_pages *pages, const
 START_TEST(runs_agree_with_the_rule_for_every_page)
 {
     unsigned seed = 77 + (unsigned)_i;
-    for (int round = 0; round < 2000; round++) {
+    for (long round = scaled(2000); round > 0; round--) {
         struct pagemap_pages pages = {
             .frame_bytes = 1 + (uint64_t)rand_r(&seed) % 24,
             .page_stride = 1 + (uint64_t)rand_r(&seed) % 24,

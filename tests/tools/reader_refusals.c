@@ -11,6 +11,7 @@
 #include <check.h>
 
 #include "tests/support/leaks.h"
+#include "tests/support/scale.h"
 #include "tests/tools/synthetic.h"
 #include "tools/pagemap_reader.h"
 
@@ -357,11 +358,10 @@ END_TEST
 /* Whatever the bytes: an answer, and under a sanitizer nothing read outside. */
 START_TEST(random_damage_is_survived)
 {
-    const char *scale = getenv("KVMM_TEST_SCALE");
-    int rounds = scale ? 3000 / (atoi(scale) > 0 ? atoi(scale) : 1) : 3000;
+    long rounds = scaled(3000);
     unsigned seed = 20240 + (unsigned)_i;
     int answers[PAGEMAP_FAILED + 1] = {0};
-    for (int round = 0; round < rounds; round++) {
+    for (long round = 0; round < rounds; round++) {
         struct synthetic map;
         synthetic_open(&map);
         for (uint32_t i = 0; i < 4; i++)
