@@ -15,6 +15,7 @@ enum cli_exit { CLI_OK = 0, CLI_FAILED = 1, CLI_BAD_INPUT = 2 };
 
 /* The sub-commands. argv[0] is "kvmm-engine NAME". Each returns an exit status. */
 int cli_generate(int argc, char **argv);
+int cli_recall_demo(int argc, char **argv);
 int cli_make_recall_model(int argc, char **argv);
 
 /* Prints err's line; returns the exit status for rc, an enum engine_status below 0. */

@@ -10,6 +10,7 @@ static const struct command {
     const char *doc;
 } COMMANDS[] = {
     {"generate", cli_generate, "Continue one or more prompts with a GGUF model"},
+    {"recall-demo", cli_recall_demo, "Fill documents in under a small budget, then have each quote itself"},
     {"make-recall-model", cli_make_recall_model, "Write a small model that quotes from its context"},
 };
 #define N_COMMANDS (sizeof COMMANDS / sizeof *COMMANDS)

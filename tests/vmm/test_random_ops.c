@@ -266,7 +266,7 @@ START_TEST(random_operations)
     kvmm_config_init(&cfg);
     cfg.geometry = w->geometry;
     cfg.frame_bytes = 64 * 1024;
-    cfg.device_memory = 30 * cfg.frame_bytes;
+    cfg.device_memory = 22 * cfg.frame_bytes;
     cfg.host_memory = v->host_frames * cfg.frame_bytes;
     cfg.swap_dir = "/tmp";
     cfg.swap_bytes = v->swap_frames * cfg.frame_bytes;
