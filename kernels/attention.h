@@ -9,7 +9,8 @@
  * combined in one fixed order too: both from the newest to the oldest.
  *
  * Only rows of tokens that a query attends to are read. A NaN in q or K reaches the outputs that attend to it; a NaN in V
- * does so unless the token's weight is below 2^-126.
+ * does so unless the token's weight is below 2^-126. An infinity in K gives what its scores say, but may count as a NaN
+ * where bf16 keys meet avx512_bf16.
  */
 #ifndef KERN_ATTENTION_H
 #define KERN_ATTENTION_H

@@ -77,7 +77,8 @@ static uint8_t weigh(const struct kern_tile *t, uint32_t r, uint32_t n, const st
         groups |= (uint8_t)(vec_any(s[j]) << (j * VL / KERN_GROUP));
     }
     vec_store(sums, vec_add(vec_load(sums), store_weights(scores, s)));
-    return groups;
+    /* where the row's maximum is NaN, so are the weights beyond its keys */
+    return groups & (uint8_t)((1u << (n + KERN_GROUP - 1) / KERN_GROUP) - 1);
 }
 
 /* Adds weights × V of the block's keys to the accumulators of rows [first_row, n_rows). */

