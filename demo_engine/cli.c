@@ -32,6 +32,7 @@ void cli_usage_error(const char *format, ...)
 
 /* A wrapper around the command's parser, which takes argp's hint lines away: getopt has named the wrong option by then,
  * and the line that counts should stand alone. */
+// NOLINTNEXTLINE(readability-non-const-parameter): argp's type
 static error_t quiet_parser(int key, char *arg, struct argp_state *state)
 {
     (void)arg;

@@ -305,14 +305,18 @@ static int generate_batch(struct engine *engine, const struct arguments *a, stru
     struct conversation **c = calloc(n, sizeof(struct conversation *));
     struct sampler **samplers = calloc(n, sizeof(struct sampler *));
     void **users = calloc(n, sizeof(void *));
-    int rc = c && samplers && users ? 0 : engine_broke(err, "out of memory for %u conversations", n);
-    for (uint32_t i = 0; rc == 0 && i < n; i++) {
+    int rc;
+    if (!c || !samplers || !users) {
+        rc = engine_broke(err, "out of memory for %u conversations", n);
+        goto free_arrays;
+    }
+    for (uint32_t i = 0; i < n; i++) {
         c[i] = answers[i].c;
         samplers[i] = answers[i].sampler;
         users[i] = &answers[i];
     }
-    if (rc == 0)
-        rc = conversation_generate_batch(engine, c, samplers, n, a->n_tokens, take_token, users, err);
+    rc = conversation_generate_batch(engine, c, samplers, n, a->n_tokens, take_token, users, err);
+free_arrays:
     free((void *)c);
     free((void *)samplers);
     free((void *)users);

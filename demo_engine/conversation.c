@@ -161,7 +161,11 @@ int conversation_generate_batch(struct engine *engine, struct conversation *cons
 {
     struct live live = {.c = calloc(n_conversations, sizeof(struct conversation *)),
                         .index = calloc(n_conversations, sizeof *live.index)};
-    int rc = live.c && live.index ? 0 : engine_broke(err, "out of memory for %u conversations", n_conversations);
+    int rc = 0;
+    if (!live.c || !live.index) {
+        rc = engine_broke(err, "out of memory for %u conversations", n_conversations);
+        goto free_live;
+    }
     for (uint32_t i = 0; rc == 0 && i < n_conversations; i++) {
         if (c[i]->length == 0)
             rc = engine_fail(err, "nothing can be generated from an empty conversation");
@@ -175,6 +179,7 @@ int conversation_generate_batch(struct engine *engine, struct conversation *cons
         if (rc == 0)
             rc = pick_each(&live, sampler, on_token, user, err);
     }
+free_live:
     free((void *)live.c);
     free(live.index);
     return rc;
@@ -199,7 +204,8 @@ static bool capture_token(void *user, engine_token token)
 int conversation_generate(struct conversation *c, struct sampler *sampler, uint32_t n, engine_token *out,
                           uint32_t *n_out, conversation_on_token on_token, void *user, struct engine_error *err)
 {
-    struct capture capture = {.out = out, .on_token = on_token, .user = user};
+    struct capture capture = {.on_token = on_token, .user = user};
+    capture.out = out;
     void *capture_user = &capture;
     int rc = conversation_generate_batch(c->engine, &c, &sampler, 1, n, capture_token, &capture_user, err);
     if (n_out)

@@ -207,7 +207,8 @@ static void add_ffn_body(void *ctx, uint32_t i, uint32_t thread)
 static void project(struct forward *f, const struct matmul_plan *plan, const struct gguf_tensor *w, const float *x,
                     float *y, uint32_t n)
 {
-    struct matmul_job job = {.plan = plan, .w = w, .y = y, .y_stride = plan->out};
+    struct matmul_job job = {.plan = plan, .w = w, .y_stride = plan->out};
+    job.y = y;
     matmul_run(f->mm, &job, 1, x, plan->in, n);
 }
 

@@ -185,17 +185,20 @@ static int get_layer(struct tensors *ts, const struct model *m, uint32_t i, stru
     return 0;
 }
 
+static bool in_layer(const struct model_layer *l, const struct gguf_tensor *t)
+{
+    return t == l->attn_norm || t == l->attn_q || t == l->attn_k || t == l->attn_v || t == l->attn_output ||
+           t == l->ffn_norm || t == l->ffn_gate || t == l->ffn_up || t == l->ffn_down;
+}
+
 /* Names one of those that were not asked for; there is one. */
 static int refuse_unknown_tensor(const struct model *m, struct engine_error *err)
 {
     for (uint64_t i = 0; i < gguf_n_tensors(m->file); i++) {
         const struct gguf_tensor *t = gguf_tensor_at(m->file, i);
         bool known = t == m->token_embd || t == m->output_norm || t == m->output;
-        for (uint32_t l = 0; !known && l < m->n_layers; l++) {
-            const struct gguf_tensor *const *of_layer = (const struct gguf_tensor *const *)&m->layers[l];
-            for (size_t k = 0; k < sizeof m->layers[l] / sizeof *of_layer; k++)
-                known |= t == of_layer[k];
-        }
+        for (uint32_t l = 0; !known && l < m->n_layers; l++)
+            known = in_layer(&m->layers[l], t);
         if (!known)
             return engine_fail(err, "%s: tensor %.*s is not part of a plain Llama model", gguf_path(m->file),
                                (int)(t->name.len < 64 ? t->name.len : 64), t->name.text);

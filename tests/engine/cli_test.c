@@ -12,8 +12,6 @@
 
 #include "engine_support.h"
 
-extern char **environ;
-
 static const char *program;
 static char small_path[256], out_path[256], err_path[256], long_path[256], prompt_path[256];
 

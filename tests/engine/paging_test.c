@@ -130,19 +130,19 @@ static void free_outcomes(struct outcome *o)
 
 static const struct way {
     const char *name;
+    const char *policy;
+    enum kvmm_layout_kind layout;
     uint32_t device_part; /* of all conversations' frames: 1 / this; 0: the largest alone */
     uint32_t host_frames;
     bool swap, batch;
-    const char *policy;
-    enum kvmm_layout_kind layout;
 } WAYS[] = {
-    {"a quarter, host", 4, 1000, false, false, "lru", KVMM_PAGE_MAJOR},
-    {"a quarter, swap", 4, 0, true, false, "clock", KVMM_PAGE_MAJOR},
-    {"a quarter, little host, swap", 4, 3, true, false, "lru", KVMM_TOKEN_MAJOR},
-    {"the barest, host", 0, 1000, false, false, "clock", KVMM_PAGE_MAJOR},
-    {"the barest, little host, swap", 0, 2, true, false, "lru", KVMM_LAYER_MAJOR},
-    {"a half, batch, host and swap", 2, 5, true, true, "lru", KVMM_PAGE_MAJOR},
-    {"the barest, batch, swap", 0, 0, true, true, "lru", KVMM_PAGE_MAJOR},
+    {"a quarter, host", "lru", KVMM_PAGE_MAJOR, 4, 1000, false, false},
+    {"a quarter, swap", "clock", KVMM_PAGE_MAJOR, 4, 0, true, false},
+    {"a quarter, little host, swap", "lru", KVMM_TOKEN_MAJOR, 4, 3, true, false},
+    {"the barest, host", "clock", KVMM_PAGE_MAJOR, 0, 1000, false, false},
+    {"the barest, little host, swap", "lru", KVMM_LAYER_MAJOR, 0, 2, true, false},
+    {"a half, batch, host and swap", "lru", KVMM_PAGE_MAJOR, 2, 5, true, true},
+    {"the barest, batch, swap", "lru", KVMM_PAGE_MAJOR, 0, 0, true, true},
 };
 
 START_TEST(budgets_do_not_show)
