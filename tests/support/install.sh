@@ -32,9 +32,9 @@ if nm -D --defined-only "$library/libkvmm.so" | awk '{ print $3 }' | grep -v '^k
     exit 1
 fi
 # All public functions are.
-for name in $(sed -n 's/^KVMM_API .*[ *]\(kvmm_[a-z_]*\)(.*/\1/p' "$source/vmm/include/kvmm/kvmm.h"); do
+while read -r name; do
     nm -D --defined-only "$library/libkvmm.so" | grep -qw "$name" || { echo "libkvmm.so lacks $name" >&2; exit 1; }
-done
+done < <(sed -n 's/^KVMM_API .*[ *]\(kvmm_[a-z_]*\)(.*/\1/p' "$source/vmm/include/kvmm/kvmm.h")
 
 # Static: what libkvmm.a needs besides itself comes from the pkg-config file (system libraries, so without the sysroot).
 unset PKG_CONFIG_SYSROOT_DIR

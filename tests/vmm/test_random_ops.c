@@ -43,7 +43,7 @@ static struct model_seq *any_seq(struct world *w)
 
 static void op_create(struct world *w, struct model_seq *m)
 {
-    uint32_t max_tokens = 1 + (uint32_t)roll(w, 1500);
+    uint32_t max_tokens = 1 + (uint32_t)roll(w, 750);
     int rc = kvmm_seq_create(w->mm, max_tokens, &m->seq);
     ck_assert_int_eq(rc, KVMM_OK);
     m->salt = ++w->salt * 0x9e3779b97f4a7c15ull;
@@ -211,26 +211,26 @@ struct variant {
 };
 
 static const struct variant variants[] = {
-    {.name = "no faults, io_uring", .backend = "auto", .policy = "lru", .host_frames = 24},
+    {.name = "no faults, io_uring", .backend = "auto", .policy = "lru", .host_frames = 12},
     {.name = "no host tier, threads", .layout = KVMM_TOKEN_MAJOR, .backend = "threads", .policy = "clock"},
     {.name = "groups of layers, delays",
      .layout = KVMM_LAYER_MAJOR,
      .backend = "auto",
      .policy = "clock",
-     .host_frames = 16,
+     .host_frames = 8,
      .faults = {.delay_ppm = 300000, .delay_us = 300, .retry_ppm = 2000, .short_ppm = 2000}},
     {.name = "errors and corruption",
      .backend = "auto",
      .policy = "lru",
-     .host_frames = 24,
+     .host_frames = 12,
      .faults = {.read_error_ppm = 2000,
                 .write_error_ppm = 5000,
                 .retry_ppm = 20000,
                 .short_ppm = 20000,
                 .corrupt_ppm = 5000,
                 .stale_ppm = 1000,
-                .delay_ppm = 50000,
-                .delay_us = 500},
+                .delay_ppm = 20000,
+                .delay_us = 300},
      .may_lose = true},
     {.name = "a small swap file",
      .backend = "threads",
@@ -266,7 +266,7 @@ START_TEST(random_operations)
     kvmm_config_init(&cfg);
     cfg.geometry = w->geometry;
     cfg.frame_bytes = 64 * 1024;
-    cfg.device_memory = 22 * cfg.frame_bytes;
+    cfg.device_memory = 13 * cfg.frame_bytes;
     cfg.host_memory = v->host_frames * cfg.frame_bytes;
     cfg.swap_dir = "/tmp";
     cfg.swap_bytes = v->swap_frames * cfg.frame_bytes;
