@@ -227,20 +227,6 @@ static void drop_unsubmitted(struct uring *uring)
     }
 }
 
-/* Asks the kernel to cancel what it holds and to post what has ended; the second way also works where io_uring_enter
- * doesn't. Returns whether either call worked. */
-static bool flush(struct uring *uring)
-{
-    struct io_uring_sync_cancel_reg all = {
-        .fd = -1,
-        .flags = IORING_ASYNC_CANCEL_ANY,
-        .timeout = {.tv_nsec = NAP_NS},
-    };
-    int cancelled = io_uring_register_sync_cancel(&uring->ring, &all);
-    bool worked = cancelled >= 0 || cancelled == -ENOENT || cancelled == -ETIME;
-    return io_uring_get_events(&uring->ring) >= 0 || worked;
-}
-
 /* The last resort for a ring whose system calls all fail: closing it makes the kernel cancel what hasn't begun; then
  * truncation waits for the direct I/O that has (inode_dio_wait() in ext4, XFS, f2fs). The contents are lost with the
  * ring anyway. */
@@ -264,7 +250,8 @@ static bool drain(struct uring *uring)
     kick(uring);
     uint64_t progress_ns = swap_now_ns(), working_ns = progress_ns;
     for (;;) {
-        bool worked = flush(uring);
+        /* Runs what the kernel deferred to this thread; where this fails, only closing the ring is left. */
+        bool worked = io_uring_get_events(&uring->ring) >= 0;
         uint32_t n = reap(uring);
         if (uring->flying.first == NULL && !uring->wake_armed)
             return true;
