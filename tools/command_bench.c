@@ -23,7 +23,7 @@ static const struct bench {
 };
 
 struct options {
-    const char *name;
+    char *name;
     int first; /* index of name in argv: the bench's own arguments follow */
 };
 

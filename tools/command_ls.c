@@ -135,7 +135,7 @@ static void tier_cell(char *cell, uint64_t used, uint64_t capacity)
     else if (used)
         units_bytes(cell, used);
     else
-        strcpy(cell, "-"); /* no such tier; or no fixed limit, and nothing there */
+        snprintf(cell, UNITS_TEXT, "-"); /* no such tier; or no fixed limit, and nothing there */
 }
 
 static void fill_line(struct line *line, const struct entry *entry)

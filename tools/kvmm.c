@@ -20,7 +20,7 @@ static const struct command {
 };
 
 struct options {
-    const char *name;
+    char *name;
     int first;
 };
 

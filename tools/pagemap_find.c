@@ -15,15 +15,19 @@
 
 #define LINK_TEXT "/memfd:" VMM_PAGEMAP_MEMFD " (deleted)"
 
+struct file_identity {
+    dev_t dev;
+    ino_t ino;
+};
+
 /* What a look through one process has come across. */
 struct search {
     pid_t pid;
     /* The process's own idea of its id: another one than ours if it lives in a PID namespace (a container). */
     pid_t pid_inside;
     struct pagemap_list list;
-    dev_t *seen_dev;
-    ino_t *seen_ino;
-    enum pagemap_answer worst; /* of the maps that could not be opened */
+    struct file_identity *files; /* of list.readers */
+    enum pagemap_answer worst;   /* of the maps that could not be opened */
 };
 
 /* The last number of "NSpid:" in /proc/PID/status; pid itself if there is no such line. */
@@ -55,25 +59,23 @@ static pid_t pid_inside(pid_t pid)
 static bool seen_before(struct search *search, const struct stat *st)
 {
     for (size_t i = 0; i < search->list.n_readers; i++)
-        if (search->seen_dev[i] == st->st_dev && search->seen_ino[i] == st->st_ino)
+        if (search->files[i].dev == st->st_dev && search->files[i].ino == st->st_ino)
             return true;
     return false;
 }
 
-/* Grows the three lists together by one place; the caller fills it. */
+/* Grows both lists by one place; the caller fills it. */
 static bool make_room(struct search *search)
 {
     size_t n = search->list.n_readers + 1;
+    /* The elements are pointers. NOLINTNEXTLINE(bugprone-sizeof-expression) */
     struct pagemap_reader **readers = realloc(search->list.readers, n * sizeof *readers);
     if (readers)
         search->list.readers = readers;
-    dev_t *dev = realloc(search->seen_dev, n * sizeof *dev);
-    if (dev)
-        search->seen_dev = dev;
-    ino_t *ino = realloc(search->seen_ino, n * sizeof *ino);
-    if (ino)
-        search->seen_ino = ino;
-    return readers && dev && ino;
+    struct file_identity *files = realloc(search->files, n * sizeof *files);
+    if (files)
+        search->files = files;
+    return readers && files;
 }
 
 static void try_fd(struct search *search, int fd, struct pagemap_error *error)
@@ -100,8 +102,7 @@ static void try_fd(struct search *search, int fd, struct pagemap_error *error)
         pagemap_close(&reader);
         return;
     }
-    search->seen_dev[search->list.n_readers] = st.st_dev;
-    search->seen_ino[search->list.n_readers] = st.st_ino;
+    search->files[search->list.n_readers] = (struct file_identity){st.st_dev, st.st_ino};
     search->list.readers[search->list.n_readers++] = reader;
 }
 
@@ -169,8 +170,7 @@ enum pagemap_answer pagemap_open_process(pid_t pid, struct pagemap_list *list, s
         if (entry->d_name[0] != '.')
             try_entry(&search, dirfd(dir), entry->d_name, error);
     closedir(dir);
-    free(search.seen_dev);
-    free(search.seen_ino);
+    free(search.files);
     if (search.list.n_readers > 0) {
         *list = search.list;
         return PAGEMAP_OK;

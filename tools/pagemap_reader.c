@@ -30,7 +30,8 @@
 #define NAP_NS      50000
 
 struct pagemap_reader {
-    const char *base;
+    void *mapping;
+    const char *base; /* the same */
     size_t bytes;
     /* Copied once and checked: what the file says later is not looked at again. Its atomic fields are not set. */
     struct vmm_pagemap_header head;
@@ -159,7 +160,7 @@ static enum pagemap_answer check_file(int fd, uint64_t *bytes, struct pagemap_er
 
 enum pagemap_answer pagemap_open_fd(int fd, struct pagemap_reader **out, struct pagemap_error *error)
 {
-    uint64_t bytes;
+    uint64_t bytes = 0;
     enum pagemap_answer answer = check_file(fd, &bytes, error);
     if (answer)
         return answer;
@@ -172,6 +173,7 @@ enum pagemap_answer pagemap_open_fd(int fd, struct pagemap_reader **out, struct 
         answer = fail(error, PAGEMAP_FAILED, "its %" PRIu64 " bytes can't be mapped: %s", bytes, strerror(errno));
         goto err_free;
     }
+    reader->mapping = base;
     reader->base = base;
     answer = take_header(reader, error);
     if (answer)
@@ -191,7 +193,7 @@ void pagemap_close(struct pagemap_reader **handle)
     struct pagemap_reader *reader = *handle;
     if (!reader)
         return;
-    munmap((void *)(uintptr_t)reader->base, reader->bytes);
+    munmap(reader->mapping, reader->bytes);
     free(reader);
     *handle = NULL;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Seeded loops are shorter under slow checkers: KVMM_TEST_SCALE is a percentage, 100 if unset. */
+ * Seeded loops are shorter under slow checkers: KVMM_TEST_SCALE divides their rounds, 1 if unset. */
 #ifndef TESTS_SUPPORT_SCALE_H
 #define TESTS_SUPPORT_SCALE_H
 
@@ -10,8 +10,8 @@
 static inline long scaled(long n)
 {
     const char *text = getenv("KVMM_TEST_SCALE");
-    long percent = text ? strtol(text, NULL, 10) : 100;
-    long rounds = percent > 0 ? n * percent / 100 : n;
+    long divisor = text ? strtol(text, NULL, 10) : 1;
+    long rounds = divisor > 1 ? n / divisor : n;
     return rounds > 0 ? rounds : 1;
 }
 
