@@ -322,7 +322,8 @@ static int compare_places(const void *a, const void *b)
 static int check_alignment(const struct cursor *c, uint32_t *alignment)
 {
     *alignment = DEFAULT_ALIGNMENT;
-    gguf_u32(c->file, "general.alignment", alignment);
+    if (gguf_has(c->file, "general.alignment") && !gguf_u32(c->file, "general.alignment", alignment))
+        return engine_fail(c->err, "%s: general.alignment is no integer", c->file->path);
     if (*alignment < MIN_ALIGNMENT || (*alignment & (*alignment - 1)) != 0)
         return engine_fail(c->err, "%s: general.alignment is %u, not a power of two of at least %d", c->file->path,
                            *alignment, MIN_ALIGNMENT);
