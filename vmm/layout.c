@@ -19,7 +19,8 @@ static int check_bound(const char *field, uint32_t value, uint32_t most)
 {
     if (value >= 1 && value <= most)
         return KVMM_OK;
-    return vmm_fail(KVMM_ERR_INVALID, "geometry.%s is %u; it must be 1 to %u", field, value, most);
+    vmm_fail(KVMM_ERR_INVALID, "geometry.%s is %u; it must be 1 to %u", field, value, most);
+    return KVMM_ERR_INVALID;
 }
 
 int vmm_geometry_check(const struct kvmm_geometry *g)

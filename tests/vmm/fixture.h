@@ -108,13 +108,14 @@ static inline void settle_threads(void)
     pthread_join(first, NULL);
 }
 
-static inline int run_suite(const char *name, const TTest *const *tests, size_t n)
+/* tests ends with NULL. */
+static inline int run_suite(const char *name, const TTest *const *tests)
 {
     Suite *suite = suite_create(name);
     TCase *tcase = tcase_create(name);
     tcase_set_timeout(tcase, 120);
-    for (size_t i = 0; i < n; i++)
-        tcase_add_test(tcase, tests[i]);
+    for (; *tests; tests++)
+        tcase_add_test(tcase, *tests);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

@@ -84,6 +84,6 @@ int main(void)
     printf("skipped: a sanitizer's own memory would be counted\n");
     return 77;
 #endif
-    const TTest *tests[] = {small_frames, large_frames};
-    return run_suite("bounded memory", tests, 2);
+    const TTest *tests[] = {small_frames, large_frames, NULL};
+    return run_suite("bounded memory", tests);
 }

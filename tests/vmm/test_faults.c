@@ -276,11 +276,7 @@ END_TEST
 
 int main(void)
 {
-    const TTest *tests[] = {
-        every_device_call_fails_once,
-        every_allocation_fails_once,
-        every_thread_creation_fails_once,
-        a_device_with_less_memory_than_promised,
-    };
-    return run_suite("faults", tests, sizeof tests / sizeof *tests);
+    const TTest *tests[] = {every_device_call_fails_once, every_allocation_fails_once, every_thread_creation_fails_once,
+                            a_device_with_less_memory_than_promised, NULL};
+    return run_suite("faults", tests);
 }

@@ -159,10 +159,12 @@ END_TEST
 
 int main(void)
 {
-    const TTest *tests[] = {
-        a_page_of_llama_3_8b_is_one_frame_of_2_mib, every_element_has_a_place_of_its_own,
-        tokens_before_a_lost_frame_do_not_touch_it, lru_takes_the_least_recently_used,
-        clock_gives_what_was_used_a_second_chance,  the_budget_hands_out_each_frame_once,
-    };
-    return run_suite("parts", tests, sizeof tests / sizeof *tests);
+    const TTest *tests[] = {a_page_of_llama_3_8b_is_one_frame_of_2_mib,
+                            every_element_has_a_place_of_its_own,
+                            tokens_before_a_lost_frame_do_not_touch_it,
+                            lru_takes_the_least_recently_used,
+                            clock_gives_what_was_used_a_second_chance,
+                            the_budget_hands_out_each_frame_once,
+                            NULL};
+    return run_suite("parts", tests);
 }

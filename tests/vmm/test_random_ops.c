@@ -201,12 +201,10 @@ static void check_final(struct world *w)
 }
 
 struct variant {
-    const char *name;
-    enum kvmm_layout_kind layout;
-    const char *backend;
-    const char *policy;
-    uint64_t host_frames, swap_frames;
     struct swap_faults faults;
+    uint64_t host_frames, swap_frames;
+    const char *name, *backend, *policy;
+    enum kvmm_layout_kind layout;
     bool may_lose;
 };
 

@@ -81,6 +81,6 @@ END_TEST
 
 int main(void)
 {
-    const TTest *tests[] = {no_system_call, the_filter_notices_one};
-    return run_suite("resident steps", tests, 2);
+    const TTest *tests[] = {no_system_call, the_filter_notices_one, NULL};
+    return run_suite("resident steps", tests);
 }

@@ -289,13 +289,17 @@ START_TEST(addresses_behind_the_tail_and_of_spilled_frames_fault)
 }
 END_TEST
 
+static uint64_t fake_now(void *user)
+{
+    return *(uint64_t *)user += 1000;
+}
+
 START_TEST(a_fake_clock_measures_the_waits)
 {
     struct kvmm_config cfg = small_config(8, 0, "/tmp");
     kvmm *mm = NULL;
-    uint64_t fake(void *user);
     static uint64_t now;
-    cfg.now_ns = fake;
+    cfg.now_ns = fake_now;
     cfg.user = &now;
     ck_assert_int_eq(kvmm_open(&cfg, &mm), KVMM_OK);
     kvmm_seq *a = make_seq(mm, 64);
@@ -312,12 +316,6 @@ START_TEST(a_fake_clock_measures_the_waits)
 }
 END_TEST
 
-uint64_t fake(void *user);
-uint64_t fake(void *user)
-{
-    return *(uint64_t *)user += 1000;
-}
-
 START_TEST(names_of_statuses)
 {
     ck_assert_str_eq(kvmm_status_name(KVMM_ERR_DATA_LOST), "KVMM_ERR_DATA_LOST");
@@ -327,20 +325,19 @@ END_TEST
 
 int main(void)
 {
-    const TTest *tests[] = {
-        a_sequence_grows_and_keeps_its_bytes,
-        conversations_in_turn_share_a_budget_of_one,
-        too_small_a_budget_says_how_much_is_needed,
-        no_tier_below_is_no_spill_space,
-        partial_steps_take_what_fits,
-        wrong_calls_are_refused_and_change_nothing,
-        bad_configurations_name_the_field,
-        suspend_empties_the_device_and_resume_fills_it,
-        pinned_sequences_stay,
-        an_unchanged_conversation_leaves_without_a_write,
-        addresses_behind_the_tail_and_of_spilled_frames_fault,
-        a_fake_clock_measures_the_waits,
-        names_of_statuses,
-    };
-    return run_suite("steps", tests, sizeof tests / sizeof *tests);
+    const TTest *tests[] = {a_sequence_grows_and_keeps_its_bytes,
+                            conversations_in_turn_share_a_budget_of_one,
+                            too_small_a_budget_says_how_much_is_needed,
+                            no_tier_below_is_no_spill_space,
+                            partial_steps_take_what_fits,
+                            wrong_calls_are_refused_and_change_nothing,
+                            bad_configurations_name_the_field,
+                            suspend_empties_the_device_and_resume_fills_it,
+                            pinned_sequences_stay,
+                            an_unchanged_conversation_leaves_without_a_write,
+                            addresses_behind_the_tail_and_of_spilled_frames_fault,
+                            a_fake_clock_measures_the_waits,
+                            names_of_statuses,
+                            NULL};
+    return run_suite("steps", tests);
 }

@@ -235,7 +235,7 @@ int vmm_host_device_open(size_t frame_bytes, uint32_t max_frames, struct vmm_dev
         vmm_fail(rc, "a memfd of %zu bytes can't be made: %s", bytes, strerror(errno));
         goto err_close;
     }
-    void *window;
+    void *window = NULL;
     rc = host_reserve(&host->base, bytes, &window);
     if (rc)
         goto err_close;
