@@ -122,7 +122,7 @@ static const float *layer_floats(const struct model *m, int i, const char *part,
 static void assert_zero(const float *values, size_t n)
 {
     for (size_t i = 0; i < n; i++)
-        ck_assert(values[i] == 0);
+        FORMAT_ASSERT(values[i] == 0, "element %zu is not zero", i);
 }
 
 static uint32_t number(const struct model *m, const char *key)
@@ -323,7 +323,7 @@ static engine_token pick(struct model *m, const float *logits)
 static engine_token step(struct model *m, engine_token token, bool answer)
 {
     float x[128], normed[128], q[N_HEADS * 128] = {0}, heads[N_HEADS * 128], added[128], logits[N_VOCAB];
-    ck_assert(m->n < m->capacity && m->capacity <= MAX_CAPACITY);
+    FORMAT_ASSERT(m->n < m->capacity && m->capacity <= MAX_CAPACITY, "no room for position %u", m->n);
     memcpy(x, m->embedding + (size_t)token * m->n_embd, m->n_embd * sizeof(float));
     for (int i = 0; i < N_LAYERS; i++) {
         struct layer *layer = &m->layers[i];
@@ -406,7 +406,7 @@ static void check_codes(uint32_t head_dim, double all_gap, double common_gap)
         double sum = 0;
         for (uint32_t i = 0; i < m->n_embd; i++) {
             float x = m->embedding[(size_t)token * m->n_embd + i];
-            ck_assert(x == rintf(x) && fabsf(x) <= 256);
+            FORMAT_ASSERT(x == rintf(x) && fabsf(x) <= 256, "token %u has a code with %g", token, (double)x);
             sum += (double)x * x;
         }
         ck_assert(sum == norm);
@@ -414,9 +414,9 @@ static void check_codes(uint32_t head_dim, double all_gap, double common_gap)
     for (uint32_t a = 3; a < 3 + 256; a++)
         for (uint32_t b = 2; b < a; b++) { /* 2: </s>, the control tokens' code */
             double gap = apart(m, a, b);
-            ck_assert_msg(gap >= all_gap, "codes %u and %u: %g", a, b, gap);
+            FORMAT_ASSERT(gap >= all_gap, "codes %u and %u: %g", a, b, gap);
             if (b > 2 && common(a - 3) && common(b - 3))
-                ck_assert_msg(gap >= common_gap, "codes %u and %u: %g", a, b, gap);
+                FORMAT_ASSERT(gap >= common_gap, "codes %u and %u: %g", a, b, gap);
         }
     for (uint32_t c = ' '; c <= '~'; c++)
         ck_assert(apart(m, 3 + c, 259 + c - ' ') == 0);
@@ -452,7 +452,7 @@ static struct look_back look_back(const struct model *m, int layer, uint32_t hea
     x[text] = 0;
     multiply(&m->layers[layer].q, x, q); /* the same query for both */
     for (uint32_t i = 0; i < m->head_dim; i++)
-        ck_assert(q[head * m->head_dim + i] == out.q[i]);
+        FORMAT_ASSERT(q[head * m->head_dim + i] == out.q[i], "text and control ask differently");
     multiply(&m->layers[layer].k, x, k);
     memcpy(out.control, k, sizeof(float) * m->head_dim);
     return out;
@@ -496,7 +496,7 @@ static void check_lag(const struct model *m, int layer, uint32_t head, uint32_t 
         ck_assert_msg(peak - start > UNDERFLOW + 10, "peak %g, <s> %g", peak, start);
         for (uint32_t distance = 0; distance <= n_distances; distance++) {
             double other = score(m, heads.q, text, s + distance);
-            ck_assert_msg(distance == lag || start - other > UNDERFLOW + 10, "distance %u: %g of %g", distance, other,
+            FORMAT_ASSERT(distance == lag || start - other > UNDERFLOW + 10, "distance %u: %g of %g", distance, other,
                           peak);
         }
         start = score(m, heads.q, control, s + 131072); /* the context's first position, seen from its last */

@@ -23,7 +23,7 @@ struct vocabulary {
 
 static void add_token(struct vocabulary *v, const char *text, float score, int32_t type)
 {
-    ck_assert_uint_lt(v->n, MAX_VOCAB);
+    FORMAT_ASSERT(v->n < MAX_VOCAB, "the vocabulary is full");
     snprintf(v->texts[v->n], sizeof(v->texts[0]), "%s", text);
     v->scores[v->n] = score;
     v->types[v->n++] = type;
@@ -87,9 +87,9 @@ static void assert_ids(const struct tokenizer *tok, const char *text, bool start
     size_t n;
     struct engine_error err;
     ck_assert_int_eq(tokenizer_encode(tok, text, strlen(text), start, bos, &ids, &n, &err), 0);
-    ck_assert_msg(n == n_want, "\"%s\": %zu tokens, not %zu", text, n, n_want);
+    FORMAT_ASSERT(n == n_want, "\"%s\": %zu tokens, not %zu", text, n, n_want);
     for (size_t i = 0; i < n; i++)
-        ck_assert_msg(ids[i] == want[i], "\"%s\": token %zu is %d, not %d", text, i, ids[i], want[i]);
+        FORMAT_ASSERT(ids[i] == want[i], "\"%s\": token %zu is %d, not %d", text, i, ids[i], want[i]);
     free(ids);
 }
 
