@@ -236,28 +236,34 @@ static int open_beside(const char *path, char *temp, size_t temp_size)
     return -1;
 }
 
-static int write_all(int fd, const uint8_t *data, size_t size)
+/* Writes all and closes fd; 0 or the errno of what failed first. */
+static int write_and_close(int fd, const uint8_t *data, size_t size)
 {
-    while (size > 0) {
+    int why = 0;
+    while (size > 0 && why == 0) {
         ssize_t n = write(fd, data, size);
-        if (n < 0 && errno == EINTR)
+        if (n < 0) {
+            why = errno == EINTR ? 0 : errno;
             continue;
-        if (n < 0)
-            return -1;
+        }
         data += n;
         size -= (size_t)n;
     }
-    return 0;
+    if (why == 0 && fsync(fd) != 0)
+        why = errno;
+    if (close(fd) != 0 && why == 0)
+        why = errno;
+    return why;
 }
 
 int gguf_writer_save(const struct gguf_writer *writer, const char *path, struct engine_error *err)
 {
     uint8_t *image;
-    size_t size;
+    size_t size, temp_size = strlen(path) + 64;
     int rc = -1;
-    if (gguf_writer_image(writer, &image, &size, err) != 0)
-        return -1;
-    size_t temp_size = strlen(path) + 64;
+    struct engine_error reason;
+    if (gguf_writer_image(writer, &image, &size, &reason) != 0)
+        return engine_fail(err, "%s: %s", path, reason.text);
     char *temp = malloc(temp_size);
     if (temp == NULL) {
         engine_set_error(err, "%s: no memory", path);
@@ -268,17 +274,8 @@ int gguf_writer_save(const struct gguf_writer *writer, const char *path, struct 
         engine_set_error(err, "%s: cannot create: %s", path, strerror(errno));
         goto free_temp;
     }
-    int written = write_all(fd, image, size);
-    int why = errno;
-    if (written == 0 && fsync(fd) != 0) {
-        written = -1;
-        why = errno;
-    }
-    if (close(fd) != 0 && written == 0) {
-        written = -1;
-        why = errno;
-    }
-    if (written != 0) {
+    int why = write_and_close(fd, image, size);
+    if (why != 0) {
         engine_set_error(err, "%s: cannot write: %s", path, strerror(why));
         goto unlink_temp;
     }

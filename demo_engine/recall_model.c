@@ -532,9 +532,10 @@ static void add_layer(const struct model *model, struct gguf_writer *writer, int
 static int save(const struct model *model, const char *path, struct engine_error *err)
 {
     struct gguf_writer *writer;
+    struct engine_error why;
     uint64_t e = model->shape->n_embd;
-    if (gguf_writer_open(&writer, err) != 0)
-        return -1;
+    if (gguf_writer_open(&writer, &why) != 0)
+        return engine_fail(err, "%s: %s", path, why.text);
     describe_model(model, writer);
     describe_vocabulary(writer);
     add_matrix(writer, "token_embd.weight", e, N_VOCAB, model->embedding);
