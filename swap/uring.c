@@ -50,8 +50,9 @@ struct uring {
     pthread_cond_t changed;  /* opened; a request for, or the end of, a broken ring */
     struct swap_lanes lanes; /* under lock */
     bool asleep;             /* the thread waits, or is about to, and has seen all of lanes; under lock */
-    bool closing;            /* under lock */
-    bool opened;             /* open_result and info are set; under lock */
+    bool has_room[2]; /* [write]: a new request would be taken; as it was when the thread fell asleep; under lock */
+    bool closing;     /* under lock */
+    bool opened;      /* open_result and info are set; under lock */
     int open_result;
     struct swap_backend_info info;
 
@@ -59,6 +60,7 @@ struct uring {
     struct io_uring ring;
     struct swap_queue flying; /* given to the kernel, in no order */
     uint32_t n_reads, n_writes;
+    uint32_t n_urgent;   /* of n_reads */
     uint64_t wake_count; /* where the eventfd is read to */
     bool wake_armed;     /* the eventfd's read is in flight */
     bool broken;         /* no more submissions */
@@ -119,6 +121,7 @@ static void prepare(struct uring *uring, struct swap_request *request)
         uring->n_writes++;
     else
         uring->n_reads++;
+    uring->n_urgent += request->urgent && !request->write;
 }
 
 static void arm_wake(struct uring *uring)
@@ -129,17 +132,26 @@ static void arm_wake(struct uring *uring)
     uring->wake_armed = true;
 }
 
+/* While a step waits for an urgent read, writes go one at a time: the device's bandwidth is the read's. */
+static bool has_room(const struct uring *uring, bool write)
+{
+    if (!write)
+        return uring->n_reads < uring->read_depth;
+    return uring->n_writes < (uring->n_urgent > 0 ? 1 : uring->write_depth);
+}
+
 /* Moves what fits the windows from the lanes to the ring. Returns false when all is done and the ring is idle. The ring
  * has an entry for each request of both windows and one for the eventfd, so io_uring_get_sqe() never fails. */
 static bool fill(struct uring *uring)
 {
     struct swap_request *request;
     pthread_mutex_lock(&uring->lock);
-    while ((request = swap_lanes_pop(&uring->lanes, uring->n_reads < uring->read_depth,
-                                     uring->n_writes < uring->write_depth)) != NULL)
+    while ((request = swap_lanes_pop(&uring->lanes, has_room(uring, false), has_room(uring, true))) != NULL)
         prepare(uring, request);
     bool idle = uring->closing && uring->n_reads + uring->n_writes == 0;
     uring->asleep = !idle;
+    uring->has_room[0] = has_room(uring, false);
+    uring->has_room[1] = has_room(uring, true);
     pthread_mutex_unlock(&uring->lock);
     if (!idle && !uring->wake_armed)
         arm_wake(uring);
@@ -161,6 +173,7 @@ static void forget(struct uring *uring, struct swap_request *request)
         uring->n_writes--;
     else
         uring->n_reads--;
+    uring->n_urgent -= request->urgent && !request->write;
 }
 
 static void finish(struct uring *uring, struct swap_request *request, int64_t result)
@@ -349,7 +362,8 @@ static void uring_submit(struct swap_backend *backend, struct swap_request *requ
     struct uring *uring = (struct uring *)backend;
     pthread_mutex_lock(&uring->lock);
     swap_lanes_push(&uring->lanes, request);
-    if (uring->asleep) {
+    /* A full window is refilled when something ends, without a wake. */
+    if (uring->asleep && uring->has_room[request->write]) {
         uring->asleep = false;
         /* Under the lock, or a close() that overtakes us takes the descriptor away. */
         kick(uring);
