@@ -23,7 +23,8 @@
 /* An item's share of the tasks; the array lies in the scratch. */
 struct item_plan {
     uint32_t first_task;
-    uint32_t n_tiles;  /* for each KV head; 1 where splits are tasks of their own */
+    uint32_t n_tiles; /* for each KV head; 1 where splits are tasks of their own */
+    uint32_t tile_rows;
     uint32_t n_splits; /* tasks of a tile */
     size_t partials;   /* offset of [kv_head][split] states; only if n_splits > 1 */
     size_t pending;    /* index of [kv_head] counters; only if n_splits > 1 */
@@ -42,7 +43,8 @@ struct plan {
     size_t n_counters;
     /* Offsets of the scratch's parts, then of the parts of one thread's part. */
     size_t counters_at, partials_at, threads_at, bytes;
-    size_t q_at, k_at, v_at, scores_at, sums_at, limits_at, groups_at, full_at, part_at, total_at, thread_bytes;
+    size_t q_at, plain_q_at, k_at, v_at, scores_at, sums_at, floors_at, bounds_at, boxes_at, limits_at, groups_at;
+    size_t active_at, full_at, part_at, total_at, thread_bytes;
     uint8_t *scratch;
 };
 
@@ -109,12 +111,17 @@ static void lay_out_thread(struct plan *plan)
     size_t end = 0;
 
     plan->q_at = take(&end, rows * plan->dim_pad * sizeof(float));
+    plan->plain_q_at = plan->ops->two_queries ? take(&end, rows * plan->dim_pad * sizeof(float)) : plan->q_at;
     plan->k_at = take(&end, block);
     plan->v_at = take(&end, block);
     plan->scores_at = take(&end, rows * KERN_BLOCK * sizeof(float));
     plan->sums_at = take(&end, rows * KERN_MAX_LANES * sizeof(float));
+    plan->floors_at = take(&end, rows * sizeof(float));
+    plan->bounds_at = take(&end, rows * KERN_SPLIT_BLOCKS * sizeof(float));
+    plan->boxes_at = take(&end, 2 * (size_t)plan->p->head_dim * KERN_SPLIT_BLOCKS * sizeof(float));
     plan->limits_at = take(&end, rows * sizeof(uint32_t));
     plan->groups_at = take(&end, rows);
+    plan->active_at = take(&end, rows * sizeof(uint16_t));
     plan->full_at = take(&end, rows * sizeof(uint16_t));
     plan->part_at = take(&end, state);
     plan->total_at = take(&end, state);
@@ -130,7 +137,11 @@ static bool make_plan(const struct kern_attention_params *p, const struct kern_a
     for (size_t i = 0; i < n_items; i++)
         if (!item_valid(p, &items[i]))
             return false;
-    *plan = (struct plan){.p = p, .items = items, .n_items = n_items, .group = p->n_heads / p->n_kv_heads};
+    *plan = (struct plan){.p = p,
+                          .items = items,
+                          .ops = kern_tile_ops(p->isa, p->dtype),
+                          .n_items = n_items,
+                          .group = p->n_heads / p->n_kv_heads};
     plan->dim_pad = (p->head_dim + 15) / 16 * 16;
     const uint32_t n_tiles = count_tiles(plan);
     if (n_tiles == 0 && n_items > 0)
@@ -142,8 +153,9 @@ static bool make_plan(const struct kern_attention_params *p, const struct kern_a
         const uint32_t n_rows = rows_of(plan, &items[i]);
         const uint32_t n_splits = (items[i].first_pos + items[i].n_queries + KERN_SPLIT - 1) / KERN_SPLIT;
         const size_t bytes = state_floats(plan, n_rows) * sizeof(float) * n_splits * p->n_kv_heads;
-        struct item_plan own = {
-            .first_task = plan->n_tasks, .n_tiles = (n_rows + KERN_TILE_ROWS - 1) / KERN_TILE_ROWS, .n_splits = 1};
+        struct item_plan own = {.first_task = plan->n_tasks, .n_splits = 1};
+        own.n_tiles = (n_rows + KERN_TILE_ROWS - 1) / KERN_TILE_ROWS;
+        own.tile_rows = (n_rows + own.n_tiles - 1) / own.n_tiles;
         if (cut && n_rows <= FEW_ROWS && n_splits > 1 && partial_bytes + bytes <= PARTIALS_MAX) {
             own.n_splits = n_splits;
             own.partials = partial_bytes;
@@ -179,10 +191,10 @@ struct work {
 };
 
 static void begin_tile(const struct plan *plan, const struct kern_attention_item *item, uint32_t kv_head,
-                       uint32_t first_row, uint32_t thread, struct work *work)
+                       uint32_t first_row, uint32_t max_rows, uint32_t thread, struct work *work)
 {
     uint8_t *at = plan->scratch + plan->threads_at + thread * plan->thread_bytes;
-    const uint32_t n_rows = min_u32(rows_of(plan, item) - first_row, KERN_TILE_ROWS);
+    const uint32_t n_rows = min_u32(rows_of(plan, item) - first_row, max_rows);
 
     work->tile = (struct kern_tile){.p = plan->p,
                                     .item = item,
@@ -192,13 +204,18 @@ static void begin_tile(const struct plan *plan, const struct kern_attention_item
                                     .group = plan->group,
                                     .dim_pad = plan->dim_pad,
                                     .q = (float *)(at + plan->q_at),
+                                    .plain_q = (float *)(at + plan->plain_q_at),
                                     .k = (float *)(at + plan->k_at),
                                     .v = (float *)(at + plan->v_at),
                                     .scores = (float *)(at + plan->scores_at),
                                     .lane_sums = (float *)(at + plan->sums_at),
+                                    .floors = (float *)(at + plan->floors_at),
+                                    .bounds = (float *)(at + plan->bounds_at),
+                                    .boxes = (float *)(at + plan->boxes_at),
                                     .limits = (uint32_t *)(at + plan->limits_at),
                                     .groups = at + plan->groups_at,
-                                    .full_rows = (uint16_t *)(at + plan->full_at)};
+                                    .active = (uint16_t *)(at + plan->active_at),
+                                    .full = (uint16_t *)(at + plan->full_at)};
     work->part = state_in(plan, at + plan->part_at, n_rows);
     work->total = state_in(plan, at + plan->total_at, n_rows);
     plan->ops->begin(&work->tile);
@@ -213,12 +230,12 @@ static void clear_total(const struct work *work)
     }
 }
 
-static void run_tile(const struct plan *plan, const struct kern_attention_item *item, uint32_t kv_head, uint32_t tile,
-                     uint32_t thread)
+static void run_tile(const struct plan *plan, const struct kern_attention_item *item, const struct item_plan *own,
+                     uint32_t kv_head, uint32_t tile, uint32_t thread)
 {
     struct work work;
 
-    begin_tile(plan, item, kv_head, tile * KERN_TILE_ROWS, thread, &work);
+    begin_tile(plan, item, kv_head, tile * own->tile_rows, own->tile_rows, thread, &work);
     clear_total(&work);
     for (uint32_t split = (work.tile.limits[work.tile.n_rows - 1] - 1) / KERN_SPLIT + 1; split-- > 0;) {
         plan->ops->split(&work.tile, split, &work.part);
@@ -237,8 +254,10 @@ static void run_split(const struct plan *plan, const struct kern_attention_item 
     atomic_uint *done = (atomic_uint *)(plan->scratch + plan->counters_at) + own->pending + kv_head;
     struct work work;
 
-    begin_tile(plan, item, kv_head, 0, thread, &work);
+    begin_tile(plan, item, kv_head, 0, n_rows, thread, &work);
     const struct kern_rows state = state_in(plan, states + split * state_bytes, n_rows);
+    if (split + 1 < own->n_splits)
+        plan->ops->find_floors(&work.tile);
     plan->ops->split(&work.tile, split, &state);
     if (atomic_fetch_add_explicit(done, 1, memory_order_acq_rel) + 1 < own->n_splits)
         return;
@@ -278,7 +297,7 @@ static void run_task(void *ctx, uint32_t task, uint32_t thread)
     if (own->n_splits > 1)
         run_split(plan, &plan->items[i], own, n / own->n_splits, own->n_splits - 1 - n % own->n_splits, thread);
     else
-        run_tile(plan, &plan->items[i], n / own->n_tiles, own->n_tiles - 1 - n % own->n_tiles, thread);
+        run_tile(plan, &plan->items[i], own, n / own->n_tiles, own->n_tiles - 1 - n % own->n_tiles, thread);
 }
 
 size_t kern_attention_scratch(const struct kern_attention_params *p, const struct kern_attention_item *items,
@@ -299,7 +318,6 @@ int kern_attention(const struct kern_attention_params *p, const struct kern_atte
     if (!scratch || (uintptr_t)scratch % ALIGN != 0 ||
         !make_plan(p, items, n_items, kern_pool_size(pool), &plan, scratch))
         return -EINVAL;
-    plan.ops = kern_tile_ops(p->isa, p->dtype);
     plan.scratch = scratch;
     atomic_uint *counters = (atomic_uint *)(plan.scratch + plan.counters_at);
     for (size_t i = 0; i < plan.n_counters; i++)

@@ -28,19 +28,18 @@ static INLINE vec widen_16(__m256bh a)
 }
 
 /* [dim_pad] f32 to [dim_pad] bf16 and [dim_pad] bf16 of what rounding left. */
-static void prepare_query(float *q, uint32_t dim_pad)
+static void prepare_query(const struct kern_tile *t, uint32_t r)
 {
-    uint16_t halves[2][KERN_MAX_HEAD_DIM];
+    const float *src = t->plain_q + (size_t)r * t->dim_pad;
+    uint16_t *dst = (uint16_t *)(t->q + (size_t)r * t->dim_pad);
 
-    for (uint32_t d = 0; d < dim_pad; d += VL) {
-        const vec x = vec_load(q + d);
+    for (uint32_t d = 0; d < t->dim_pad; d += VL) {
+        const vec x = vec_load(src + d);
         const __m256bh high = _mm512_cvtneps_pbh(x);
         const __m256bh low = _mm512_cvtneps_pbh(vec_sub(x, widen_16(high)));
-        _mm256_storeu_si256((__m256i *)&halves[0][d], (__m256i)high);
-        _mm256_storeu_si256((__m256i *)&halves[1][d], (__m256i)low);
+        _mm256_storeu_si256((__m256i *)(dst + d), (__m256i)high);
+        _mm256_storeu_si256((__m256i *)(dst + t->dim_pad + d), (__m256i)low);
     }
-    memcpy(q, halves[0], dim_pad * sizeof(uint16_t));
-    memcpy((uint16_t *)q + dim_pad, halves[1], dim_pad * sizeof(uint16_t));
 }
 
 /* t->k: [dimension / 2][KERN_BLOCK] pairs of dimensions. Odd dimensions end in a pair with zero. */
@@ -90,9 +89,10 @@ static void load_values(const struct kern_tile *t, const uint8_t *const *rows, u
     }
 }
 
-static INLINE void scores_block(uint32_t n_rows, const float *q, uint32_t q_stride, const float *k, uint32_t dim,
-                                float *scores)
+static INLINE void scores_block(uint32_t n_rows, const struct kern_tile *t, const float *const *q, const float *k,
+                                float *const *scores)
 {
+    const uint32_t dim = t->p->head_dim;
     vec sum[PRODUCT_ROWS][SCORE_VECTORS];
 
     UNROLL(6)
@@ -107,9 +107,8 @@ static INLINE void scores_block(uint32_t n_rows, const float *q, uint32_t q_stri
             key[j] = (__m512bh)_mm512_loadu_si512(k + (size_t)pair * KERN_BLOCK + j * VL);
         UNROLL(6)
         for (uint32_t r = 0; r < n_rows; r++) {
-            const float *at = q + (size_t)r * q_stride + pair;
-            const __m512bh high = pairs_set1(at);
-            const __m512bh low = pairs_set1(at + q_stride / 2);
+            const __m512bh high = pairs_set1(q[r] + pair);
+            const __m512bh low = pairs_set1(q[r] + t->dim_pad / 2 + pair);
             UNROLL(4)
             for (uint32_t j = 0; j < SCORE_VECTORS; j++) {
                 sum[r][j] = _mm512_dpbf16_ps(sum[r][j], high, key[j]);
@@ -121,7 +120,7 @@ static INLINE void scores_block(uint32_t n_rows, const float *q, uint32_t q_stri
     for (uint32_t r = 0; r < n_rows; r++)
         UNROLL(4)
     for (uint32_t j = 0; j < SCORE_VECTORS; j++)
-        vec_store(scores + (size_t)r * KERN_BLOCK + j * VL, sum[r][j]);
+        vec_store(scores[r] + j * VL, sum[r][j]);
 }
 
 /* Over the first half of the row's scores. */

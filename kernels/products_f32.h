@@ -7,11 +7,11 @@
 
 #define PRODUCT_ROWS 6
 
-/* Brings a row's q into the form that scores_block() takes, in place. */
-static void prepare_query(float *q, uint32_t dim_pad)
+/* Brings a row's q into the form that scores_block() takes. */
+static void prepare_query(const struct kern_tile *t, uint32_t r)
 {
-    (void)q;
-    (void)dim_pad;
+    (void)t; /* q is plain_q */
+    (void)r;
 }
 
 /* Where a block's values from `key` on, and a row's weights for them, are. */
@@ -82,9 +82,10 @@ static void load_values(const struct kern_tile *t, const uint8_t *const *rows, u
 }
 
 /* Scores of n_rows rows against SCORE_VECTORS × VL keys: one chain over ascending d for each. */
-static INLINE void scores_block(uint32_t n_rows, const float *q, uint32_t q_stride, const float *k, uint32_t dim,
-                                float *scores)
+static INLINE void scores_block(uint32_t n_rows, const struct kern_tile *t, const float *const *q, const float *k,
+                                float *const *scores)
 {
+    const uint32_t dim = t->p->head_dim;
     vec sum[PRODUCT_ROWS][SCORE_VECTORS];
 
     UNROLL(6)
@@ -99,7 +100,7 @@ static INLINE void scores_block(uint32_t n_rows, const float *q, uint32_t q_stri
             key[j] = vec_load(k + (size_t)d * KERN_BLOCK + j * VL);
         UNROLL(6)
         for (uint32_t r = 0; r < n_rows; r++) {
-            const vec x = vec_set1(q[(size_t)r * q_stride + d]);
+            const vec x = vec_set1(q[r][d]);
             UNROLL(4)
             for (uint32_t j = 0; j < SCORE_VECTORS; j++)
                 sum[r][j] = vec_fma(x, key[j], sum[r][j]);
@@ -109,7 +110,7 @@ static INLINE void scores_block(uint32_t n_rows, const float *q, uint32_t q_stri
     for (uint32_t r = 0; r < n_rows; r++)
         UNROLL(4)
     for (uint32_t j = 0; j < SCORE_VECTORS; j++)
-        vec_store(scores + (size_t)r * KERN_BLOCK + j * VL, sum[r][j]);
+        vec_store(scores[r] + j * VL, sum[r][j]);
 }
 
 /* Stores a row's weights and returns their sum by lanes. */

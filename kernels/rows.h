@@ -4,34 +4,70 @@
 #ifndef KERN_ROWS_H
 #define KERN_ROWS_H
 
-static void scores_of_rows(const struct kern_tile *t, uint32_t first_row)
+static INLINE uint32_t min_u32(uint32_t a, uint32_t b)
 {
-    const uint32_t dim = t->p->head_dim;
+    return a < b ? a : b;
+}
 
-    for (uint32_t i = 0; i < KERN_BLOCK; i += SCORE_VECTORS * VL)
-        for (uint32_t r = first_row; r < t->n_rows; r += PRODUCT_ROWS) {
-            const float *q = t->q + (size_t)r * t->dim_pad;
-            float *scores = t->scores + (size_t)r * KERN_BLOCK + i;
-            switch (t->n_rows - r) {
-            case 1:
-                scores_block(1, q, t->dim_pad, t->k + i, dim, scores);
-                break;
-            case 2:
-                scores_block(2, q, t->dim_pad, t->k + i, dim, scores);
-                break;
-            case 3:
-                scores_block(3, q, t->dim_pad, t->k + i, dim, scores);
-                break;
-            case 4:
-                scores_block(4, q, t->dim_pad, t->k + i, dim, scores);
-                break;
-            case 5:
-                scores_block(5, q, t->dim_pad, t->k + i, dim, scores);
-                break;
-            default:
-                scores_block(6, q, t->dim_pad, t->k + i, dim, scores);
-            }
+/* Addresses of n tokens' rows from `first` on. */
+static void row_addresses(const struct kern_tensor *tensor, uint32_t kv_head, uint32_t first, uint32_t n,
+                          const uint8_t **rows)
+{
+    const uint8_t *base = (const uint8_t *)tensor->base + kv_head * tensor->head_stride;
+    uint32_t slot = first % tensor->page_tokens;
+    const uint8_t *page = base + (size_t)(first / tensor->page_tokens) * tensor->page_stride;
+
+    for (uint32_t i = 0; i < n; i++) {
+        rows[i] = page + slot * tensor->token_stride;
+        if (++slot == tensor->page_tokens) {
+            slot = 0;
+            page += tensor->page_stride;
         }
+    }
+}
+
+/* n_rows rows against all keys of the block. */
+static INLINE void scores_of(uint32_t n_rows, const struct kern_tile *t, const uint16_t *rows)
+{
+    const float *q[PRODUCT_ROWS];
+    float *scores[PRODUCT_ROWS];
+
+    UNROLL(6)
+    for (uint32_t r = 0; r < n_rows; r++) {
+        q[r] = t->q + (size_t)rows[r] * t->dim_pad;
+        scores[r] = t->scores + (size_t)rows[r] * KERN_BLOCK;
+    }
+    for (uint32_t i = 0; i < KERN_BLOCK; i += SCORE_VECTORS * VL) {
+        scores_block(n_rows, t, q, t->k + i, scores);
+        UNROLL(6)
+        for (uint32_t r = 0; r < n_rows; r++)
+            scores[r] += SCORE_VECTORS * VL;
+    }
+}
+
+static void scores_of_rows(const struct kern_tile *t, const uint16_t *rows, uint32_t n)
+{
+    for (; n >= 6; n -= 6, rows += 6)
+        scores_of(6, t, rows);
+    switch (n) {
+    case 1:
+        scores_of(1, t, rows);
+        break;
+    case 2:
+        scores_of(2, t, rows);
+        break;
+    case 3:
+        scores_of(3, t, rows);
+        break;
+    case 4:
+        scores_of(4, t, rows);
+        break;
+    case 5:
+        scores_of(5, t, rows);
+        break;
+    default:
+        break;
+    }
 }
 
 /* The block's keys [key, key + n) to n_rows rows, all dimensions: VALUE_VECTORS vectors at a time, the rest one by one. */

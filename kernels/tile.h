@@ -13,10 +13,9 @@
 
 #include "attention.h"
 
-/* Rows of a prefill tile. They share the conversion of K and V, some hundred instructions a block, so there should be
- * many; their q, accumulators and scores should stay in the second-level cache. A multiple of 6, the rows that the
- * inner loops keep in registers. */
-#define KERN_TILE_ROWS 192
+/* Rows of a prefill tile. They share the conversion of K and V, some thousand instructions a block, so there should be
+ * many; their q, accumulators and scores should stay in the second-level cache. */
+#define KERN_TILE_ROWS 256
 
 /* Keys in a group that is added to the output, or left out because all its weights are zero. */
 #define KERN_GROUP 16
@@ -26,14 +25,22 @@
 /* Weights below 2⁻¹²⁶ are zero: the least normal f32, so that no arithmetic on denormals slows the loops. */
 #define KERN_LEAST_EXPONENT (-126.0f)
 
-/* Softmax state of a tile's rows over some of their keys. A row that has seen no key has max = KERN_NO_MAX and a sum
- * and accumulator of zeros. */
+/* Softmax state of a tile's rows over some of their keys. */
 struct kern_rows {
-    float *max; /* [rows] greatest score, in units of log 2 */
+    float *max; /* [rows] greatest score, in units of log 2, or the row's floor if that is greater */
     float *sum; /* [rows] of the weights 2^(score - max) */
     float *acc; /* [rows][dim_pad] weights × V */
 };
 #define KERN_NO_MAX (-0x1.fffffep127f) /* not -∞: a score of -∞ minus it is a number */
+
+/* Blocks in a split: one vector's worth at the widest. */
+#define KERN_SPLIT_BLOCKS (KERN_SPLIT / KERN_BLOCK)
+
+/* When a tile computes bounds of scores (screen.h). */
+struct kern_screen {
+    uint32_t wait;  /* splits to go without */
+    uint32_t pause; /* wait after the next failure */
+};
 
 struct kern_tile {
     const struct kern_attention_params *p;
@@ -43,27 +50,36 @@ struct kern_tile {
     uint32_t n_rows;
     uint32_t group;   /* query heads for each KV head */
     uint32_t dim_pad; /* head_dim up to a multiple of 16 */
+    struct kern_screen screen;
 
     /* One thread's scratch, each part aligned to 64. */
-    float *q;            /* [rows][dim_pad] × scale × log2 e, padded with zeros */
-    float *k;            /* [head_dim][KERN_BLOCK]: a block of keys, transposed */
-    float *v;            /* [KERN_BLOCK][dim_pad] */
-    float *scores;       /* [rows][KERN_BLOCK]: scores, then weights */
-    float *lane_sums;    /* [rows][KERN_MAX_LANES] */
-    uint32_t *limits;    /* [rows] keys that a row attends to: its position + 1 */
-    uint8_t *groups;     /* [rows] bit g: group g of the block has a weight other than zero */
-    uint16_t *full_rows; /* [rows] */
+    float *q;         /* [rows][dim_pad] × scale × log2 e, padded with zeros, in the form that the products take */
+    float *plain_q;   /* the same in f32; = q where that is the form */
+    float *k;         /* [head_dim][KERN_BLOCK]: a block of keys, transposed */
+    float *v;         /* [KERN_BLOCK][dim_pad] */
+    float *scores;    /* [rows][KERN_BLOCK]: scores, then weights */
+    float *lane_sums; /* [rows][KERN_MAX_LANES] */
+    float *floors;    /* [rows] */
+    float *bounds;    /* [rows][KERN_SPLIT_BLOCKS] no score of the block is above this */
+    float *boxes;     /* [2][head_dim][KERN_SPLIT_BLOCKS] middle and half width of what a block's keys span */
+    uint32_t *limits; /* [rows] keys that a row attends to: its position + 1 */
+    uint8_t *groups;  /* [rows] bit g: group g of the block has a weight other than zero */
+    uint16_t *active; /* [rows] those whose scores are computed in this block */
+    uint16_t *full;   /* [rows] those among them with weights in all groups */
 };
 
 struct kern_tile_ops {
+    bool two_queries; /* the products take q in a form of their own */
     /* Fills q and limits. */
-    void (*begin)(const struct kern_tile *t);
-    /* The rows' state over the keys of split `split`. */
-    void (*split)(const struct kern_tile *t, uint32_t split, const struct kern_rows *part);
+    void (*begin)(struct kern_tile *t);
+    /* Fills floors, for split() of splits that are not the rows' newest ones without those before. */
+    void (*find_floors)(struct kern_tile *t);
+    /* The rows' state over the keys of split `split`. Reads and, for rows whose newest split this is, fills floors. */
+    void (*split)(struct kern_tile *t, uint32_t split, const struct kern_rows *part);
     /* Takes a split's state into total. To be called from the newest split to the oldest. */
-    void (*fold)(const struct kern_tile *t, const struct kern_rows *total, const struct kern_rows *part);
+    void (*fold)(struct kern_tile *t, const struct kern_rows *total, const struct kern_rows *part);
     /* total to item->out. */
-    void (*finish)(const struct kern_tile *t, const struct kern_rows *total);
+    void (*finish)(struct kern_tile *t, const struct kern_rows *total);
     /* n elements of f32, rounded to nearest even in dtype. */
     void (*narrow)(enum kern_dtype dtype, void *dst, const float *src, uint32_t n);
 };

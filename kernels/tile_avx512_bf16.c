@@ -4,7 +4,6 @@
 #define SCORE_VECTORS 4
 #define VALUE_VECTORS 4
 #include "products_bf16.h"
-#include "rows.h"
 #include "tile_body.h"
 
-const struct kern_tile_ops kern_tile_avx512_bf16 = TILE_OPS;
+const struct kern_tile_ops kern_tile_avx512_bf16 = TILE_OPS(true);

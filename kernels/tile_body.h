@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The template of all tile_*.c: flash attention (Dao et al., 2022) for a tile of rows over one split. Included once by
- * each, after its vectors (vec_*.h) and its inner products (products_*.h).
+ * each, after its vectors (vec_*.h) and its inner products (products_*.h, rows.h).
  *
  * A row's bits depend on the row alone because:
  * - a score is one chain of multiply-adds over ascending dimensions, whatever rows are computed beside it;
@@ -12,47 +12,31 @@
  *
  * The order from new to old is for speed: the scores near the query are the greatest as a rule, and what lies
  * 2⁻¹²⁶ below the greatest one seen weighs nothing, so a block of such keys costs no exponentials and no products with
- * V. That block's V is then not looked at, so a NaN in it does not reach the output. A NaN in K or in q does. */
+ * V. Splits are computed apart, so each would have to find that greatest score anew; therefore they all begin with the
+ * row's floor, the greatest score in its newest two blocks (of its newest split), which each can find for itself. */
 #ifndef KERN_TILE_BODY_H
 #define KERN_TILE_BODY_H
 
 #include <string.h>
 
+#include "screen.h"
+
 #define VECTORS (KERN_BLOCK / VL) /* of a row's scores in a block */
 #define GROUPS  (KERN_BLOCK / KERN_GROUP)
 
-static uint32_t min_u32(uint32_t a, uint32_t b)
+/* Keys that row r attends to in the block. */
+static INLINE uint32_t keys_in_block(const struct kern_tile *t, uint32_t r, uint32_t block)
 {
-    return a < b ? a : b;
+    return min_u32(t->limits[r] - block, KERN_BLOCK);
 }
 
-/* Addresses of n tokens' rows from `first` on. */
-static void row_addresses(const struct kern_tensor *tensor, uint32_t kv_head, uint32_t first, uint32_t n,
-                          const uint8_t **rows)
+/* Row r's scores of its n keys in a block, -∞ beyond. False if none of them can count; else raises max to the greatest,
+ * or makes it NaN if one is. */
+static INLINE bool load_scores(const struct kern_tile *t, uint32_t r, uint32_t n, vec s[VECTORS], float *max)
 {
-    const uint8_t *base = (const uint8_t *)tensor->base + kv_head * tensor->head_stride;
-    uint32_t slot = first % tensor->page_tokens;
-    const uint8_t *page = base + (size_t)(first / tensor->page_tokens) * tensor->page_stride;
+    const float *scores = t->scores + (size_t)r * KERN_BLOCK;
 
-    for (uint32_t i = 0; i < n; i++) {
-        rows[i] = page + slot * tensor->token_stride;
-        if (++slot == tensor->page_tokens) {
-            slot = 0;
-            page += tensor->page_stride;
-        }
-    }
-}
-
-/* Turns row r's scores of a block into weights. n: its keys in the block, 1 … KERN_BLOCK. Returns the groups that have
- * a weight other than zero. */
-static uint8_t weigh(const struct kern_tile *t, uint32_t r, uint32_t n, const struct kern_rows *part)
-{
-    float *scores = t->scores + (size_t)r * KERN_BLOCK;
-    float *sums = t->lane_sums + (size_t)r * KERN_MAX_LANES;
-    vec s[VECTORS];
-    float max = part->max[r];
-
-    UNROLL(VECTORS)
+    UNROLL(16)
     for (uint32_t j = 0; j < VECTORS; j++)
         s[j] = vec_load(scores + j * VL);
     if (n < KERN_BLOCK)
@@ -60,68 +44,111 @@ static uint8_t weigh(const struct kern_tile *t, uint32_t r, uint32_t n, const st
             s[j] = vec_first_lanes(s[j], n > j * VL ? min_u32(n - j * VL, VL) : 0);
     const vec lane_max = vec_max(s);
     const bool nan = vec_any_nan(s);
-    if (!nan && !vec_any_at_least(vec_sub(lane_max, vec_set1(max)), KERN_LEAST_EXPONENT))
-        return 0;
+    if (!nan && !vec_any_at_least(vec_sub(lane_max, vec_set1(*max)), KERN_LEAST_EXPONENT))
+        return false;
     const float block_max = nan ? __builtin_nanf("") : vec_hmax(lane_max);
-    if (!(block_max <= max)) {
-        const float shrink = vec_lane0(vec_exp2(vec_set1(max - block_max)));
+    if (!(block_max <= *max))
+        *max = block_max;
+    return true;
+}
+
+/* Turns row r's scores of its n keys in a block into weights. Returns the groups that have a weight other than zero. */
+static uint8_t weigh(const struct kern_tile *t, uint32_t r, uint32_t n, const struct kern_rows *part)
+{
+    float *sums = t->lane_sums + (size_t)r * KERN_MAX_LANES;
+    vec s[VECTORS];
+    float max = part->max[r];
+
+    if (!load_scores(t, r, n, s, &max))
+        return 0;
+    if (max != part->max[r]) {
+        const vec shrink = vec_set1(vec_lane0(vec_exp2(vec_set1(part->max[r] - max))));
         float *acc = part->acc + (size_t)r * t->dim_pad;
-        vec_store(sums, vec_mul(vec_load(sums), vec_set1(shrink)));
+        vec_store(sums, vec_mul(vec_load(sums), shrink));
         for (uint32_t d = 0; d < t->dim_pad; d += VL)
-            vec_store(acc + d, vec_mul(vec_load(acc + d), vec_set1(shrink)));
-        part->max[r] = max = block_max;
+            vec_store(acc + d, vec_mul(vec_load(acc + d), shrink));
+        part->max[r] = max;
     }
     uint8_t groups = 0;
+    UNROLL(16)
     for (uint32_t j = 0; j < VECTORS; j++) {
         s[j] = vec_exp2(vec_sub(s[j], vec_set1(max)));
         groups |= (uint8_t)(vec_any(s[j]) << (j * VL / KERN_GROUP));
     }
-    vec_store(sums, vec_add(vec_load(sums), store_weights(scores, s)));
+    vec_store(sums, vec_add(vec_load(sums), store_weights(t->scores + (size_t)r * KERN_BLOCK, s)));
     /* where the row's maximum is NaN, so are the weights beyond its keys */
     return groups & (uint8_t)((1u << (n + KERN_GROUP - 1) / KERN_GROUP) - 1);
 }
 
-/* Adds weights × V of the block's keys to the accumulators of rows [first_row, n_rows). */
-static void add_values(const struct kern_tile *t, uint32_t first_row, uint32_t block, float *acc)
+/* Adds weights × V of the block's keys to the accumulators of the active rows. */
+static void add_values(const struct kern_tile *t, uint32_t n_active, uint32_t block, float *acc)
 {
     uint32_t n_full = 0;
 
-    for (uint32_t r = first_row; r < t->n_rows; r++) {
-        const uint32_t n = min_u32(t->limits[r] - block, KERN_BLOCK);
+    for (uint32_t i = 0; i < n_active; i++) {
+        const uint16_t r = t->active[i];
+        const uint32_t n = keys_in_block(t, r, block);
         if (n == KERN_BLOCK && t->groups[r] == (1u << GROUPS) - 1) {
-            t->full_rows[n_full++] = (uint16_t)r;
+            t->full[n_full++] = r;
             continue;
         }
-        for (uint32_t g = 0; g < GROUPS; g++)
+        for (uint32_t g = 0; t->groups[r] >> g != 0; g++)
             if (t->groups[r] >> g & 1)
                 values_of_group(t, r, g * KERN_GROUP, min_u32(n - g * KERN_GROUP, KERN_GROUP), acc);
     }
-    values_of_rows(t, t->full_rows, n_full, acc);
+    values_of_rows(t, t->full, n_full, acc);
 }
 
-static void attend_block(const struct kern_tile *t, uint32_t first_row, uint32_t block, const struct kern_rows *part)
+/* The rows from first_row on whose scores in the block are to be computed. */
+static uint32_t choose_rows(const struct kern_tile *t, uint32_t first_row, uint32_t block, bool screened,
+                            const float *max)
 {
-    const uint32_t n_keys = min_u32(t->limits[t->n_rows - 1] - block, KERN_BLOCK);
+    const float *bounds = t->bounds + block % KERN_SPLIT / KERN_BLOCK;
+    uint32_t n = 0;
+
+    for (uint32_t r = first_row; r < t->n_rows; r++) {
+        t->active[n] = (uint16_t)r;
+        n += !(screened && bounds[(size_t)r * KERN_SPLIT_BLOCKS] - max[r] < KERN_LEAST_EXPONENT);
+    }
+    return n;
+}
+
+/* The scores of active rows in a block. */
+static void score_block(const struct kern_tile *t, uint32_t n_active, uint32_t block)
+{
     const uint8_t *rows[KERN_BLOCK];
-    uint8_t groups = 0;
+    const uint32_t n_keys = keys_in_block(t, t->active[n_active - 1], block);
 
     row_addresses(&t->item->k, t->kv_head, block, n_keys, rows);
     load_keys(t, rows, n_keys);
-    scores_of_rows(t, first_row);
-    for (uint32_t r = first_row; r < t->n_rows; r++) {
-        t->groups[r] = weigh(t, r, min_u32(t->limits[r] - block, KERN_BLOCK), part);
+    scores_of_rows(t, t->active, n_active);
+}
+
+static void attend_block(const struct kern_tile *t, uint32_t n_active, uint32_t block, const struct kern_rows *part)
+{
+    const uint32_t split = block / KERN_SPLIT * KERN_SPLIT;
+    const uint8_t *rows[KERN_BLOCK];
+    uint8_t groups = 0;
+
+    score_block(t, n_active, block);
+    for (uint32_t i = 0; i < n_active; i++) {
+        const uint16_t r = t->active[i];
+        t->groups[r] = weigh(t, r, keys_in_block(t, r, block), part);
         groups |= t->groups[r];
+        if (t->limits[r] - block <= 2 * KERN_BLOCK && t->limits[r] - split <= KERN_SPLIT)
+            t->floors[r] = part->max[r];
     }
     if (groups == 0)
         return;
+    const uint32_t n_keys = keys_in_block(t, t->active[n_active - 1], block);
     row_addresses(&t->item->v, t->kv_head, block, n_keys, rows);
     for (uint32_t g = 0; g < GROUPS; g++)
         if (groups >> g & 1)
             load_values(t, rows, g * KERN_GROUP, min_u32(n_keys - g * KERN_GROUP, KERN_GROUP));
-    add_values(t, first_row, block, part->acc);
+    add_values(t, n_active, block, part->acc);
 }
 
-static void tile_begin(const struct kern_tile *t)
+static void tile_begin(struct kern_tile *t)
 {
     const struct kern_attention_item *item = t->item;
     const uint32_t dim = t->p->head_dim;
@@ -131,17 +158,48 @@ static void tile_begin(const struct kern_tile *t)
         const uint32_t query = (t->first_row + r) / t->group;
         const uint32_t head = t->kv_head * t->group + (t->first_row + r) % t->group;
         const float *src = item->q + query * item->q_stride + (size_t)head * dim;
-        float *dst = t->q + (size_t)r * t->dim_pad;
+        float *dst = t->plain_q + (size_t)r * t->dim_pad;
         t->limits[r] = item->first_pos + query + 1;
         for (uint32_t d = 0; d < dim; d++)
             dst[d] = src[d] * scale;
         for (uint32_t d = dim; d < t->dim_pad; d++)
             dst[d] = 0;
-        prepare_query(dst, t->dim_pad);
+        prepare_query(t, r);
     }
 }
 
-static void tile_split(const struct kern_tile *t, uint32_t split, const struct kern_rows *part)
+/* The first of the newest two blocks of row r's newest split; its last one is the block of its last key. */
+static uint32_t floor_begin(const struct kern_tile *t, uint32_t r)
+{
+    const uint32_t last = t->limits[r] - 1;
+    const uint32_t block = last / KERN_BLOCK * KERN_BLOCK;
+
+    return block % KERN_SPLIT ? block - KERN_BLOCK : block;
+}
+
+static void tile_find_floors(struct kern_tile *t)
+{
+    const uint32_t oldest = floor_begin(t, 0);
+
+    for (uint32_t r = 0; r < t->n_rows; r++)
+        t->floors[r] = KERN_NO_MAX;
+    for (uint32_t block = (t->limits[t->n_rows - 1] - 1) / KERN_BLOCK * KERN_BLOCK;; block -= KERN_BLOCK) {
+        uint32_t n = 0;
+        for (uint32_t r = 0; r < t->n_rows; r++)
+            if (block < t->limits[r] && block >= floor_begin(t, r))
+                t->active[n++] = (uint16_t)r;
+        if (n > 0)
+            score_block(t, n, block);
+        for (uint32_t i = 0; i < n; i++) {
+            vec s[VECTORS];
+            load_scores(t, t->active[i], keys_in_block(t, t->active[i], block), s, &t->floors[t->active[i]]);
+        }
+        if (block == oldest)
+            break;
+    }
+}
+
+static void tile_split(struct kern_tile *t, uint32_t split, const struct kern_rows *part)
 {
     const uint32_t begin = split * KERN_SPLIT;
     const uint32_t end = min_u32(t->limits[t->n_rows - 1] - begin, KERN_SPLIT) + begin;
@@ -150,26 +208,35 @@ static void tile_split(const struct kern_tile *t, uint32_t split, const struct k
     memset(part->acc, 0, (size_t)t->n_rows * t->dim_pad * sizeof(float));
     memset(t->lane_sums, 0, (size_t)t->n_rows * KERN_MAX_LANES * sizeof(float));
     for (uint32_t r = 0; r < t->n_rows; r++)
-        part->max[r] = KERN_NO_MAX;
+        part->max[r] = t->limits[r] > begin && t->limits[r] - begin > KERN_SPLIT ? t->floors[r] : KERN_NO_MAX;
 
+    const bool screened = screen_split(t, begin, end);
+    uint32_t n_scored = 0;
+    uint32_t n_rows = 0;
     for (uint32_t block = (end - 1) / KERN_BLOCK * KERN_BLOCK;; block -= KERN_BLOCK) {
         while (first_row > 0 && t->limits[first_row - 1] > block)
             first_row--;
-        attend_block(t, first_row, block, part);
+        const uint32_t n_active = choose_rows(t, first_row, block, screened, part->max);
+        if (n_active > 0)
+            attend_block(t, n_active, block, part);
+        n_scored += n_active;
+        n_rows += t->n_rows - first_row;
         if (block == begin)
             break;
     }
+    if (screened)
+        screen_learn(t, n_scored, n_rows);
     for (uint32_t r = 0; r < t->n_rows; r++)
         part->sum[r] = vec_hsum(vec_load(t->lane_sums + (size_t)r * KERN_MAX_LANES));
 }
 
-static void tile_fold(const struct kern_tile *t, const struct kern_rows *total, const struct kern_rows *part)
+static void tile_fold(struct kern_tile *t, const struct kern_rows *total, const struct kern_rows *part)
 {
     for (uint32_t r = 0; r < t->n_rows; r++) {
         float *to = total->acc + (size_t)r * t->dim_pad;
         const float *from = part->acc + (size_t)r * t->dim_pad;
         const float gap = part->max[r] - total->max[r];
-        if (part->max[r] == KERN_NO_MAX || gap < KERN_LEAST_EXPONENT)
+        if (part->sum[r] == 0 || gap < KERN_LEAST_EXPONENT)
             continue;
         const float shrink = gap > 0 ? vec_lane0(vec_exp2(vec_set1(-gap))) : 1;
         const float weight = gap > 0 ? 1 : vec_lane0(vec_exp2(vec_set1(gap)));
@@ -182,7 +249,7 @@ static void tile_fold(const struct kern_tile *t, const struct kern_rows *total, 
     }
 }
 
-static void tile_finish(const struct kern_tile *t, const struct kern_rows *total)
+static void tile_finish(struct kern_tile *t, const struct kern_rows *total)
 {
     const struct kern_attention_item *item = t->item;
     const uint32_t dim = t->p->head_dim;
@@ -211,9 +278,10 @@ static void tile_narrow(enum kern_dtype dtype, void *dst, const float *src, uint
     }
 }
 
-#define TILE_OPS                                                                                                       \
+#define TILE_OPS(two)                                                                                                  \
     {                                                                                                                  \
-        .begin = tile_begin, .split = tile_split, .fold = tile_fold, .finish = tile_finish, .narrow = tile_narrow      \
+        .two_queries = (two), .begin = tile_begin, .find_floors = tile_find_floors, .split = tile_split,               \
+        .fold = tile_fold, .finish = tile_finish, .narrow = tile_narrow                                                \
     }
 
 #endif

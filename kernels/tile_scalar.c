@@ -4,7 +4,6 @@
 #define SCORE_VECTORS 2
 #define VALUE_VECTORS 2
 #include "products_f32.h"
-#include "rows.h"
 #include "tile_body.h"
 
-const struct kern_tile_ops kern_tile_scalar = TILE_OPS;
+const struct kern_tile_ops kern_tile_scalar = TILE_OPS(false);

@@ -50,6 +50,21 @@ static INLINE vec vec_fma(vec a, vec b, vec c)
     return _mm256_fmadd_ps(a, b, c);
 }
 
+static INLINE vec vec_abs(vec a)
+{
+    return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a);
+}
+
+static INLINE vec vec_lesser(vec a, vec b)
+{
+    return _mm256_min_ps(a, b);
+}
+
+static INLINE vec vec_greater(vec a, vec b)
+{
+    return _mm256_max_ps(a, b);
+}
+
 static INLINE float vec_lane0(vec a)
 {
     return _mm256_cvtss_f32(a);

@@ -50,6 +50,22 @@ static INLINE vec vec_fma(vec a, vec b, vec c)
     return _mm512_fmadd_ps(a, b, c);
 }
 
+static INLINE vec vec_abs(vec a)
+{
+    return _mm512_abs_ps(a);
+}
+
+/* Of numbers; with a NaN, either. */
+static INLINE vec vec_lesser(vec a, vec b)
+{
+    return _mm512_min_ps(a, b);
+}
+
+static INLINE vec vec_greater(vec a, vec b)
+{
+    return _mm512_max_ps(a, b);
+}
+
 static INLINE float vec_lane0(vec a)
 {
     return _mm512_cvtss_f32(a);

@@ -69,6 +69,21 @@ static INLINE vec vec_select(vec_bits mask, vec a, vec b)
     return (vec)(((vec_bits)a & mask) | ((vec_bits)b & ~mask));
 }
 
+static INLINE vec vec_abs(vec a)
+{
+    return (vec)((vec_bits)a & 0x7fffffff);
+}
+
+static INLINE vec vec_lesser(vec a, vec b)
+{
+    return vec_select(a < b, a, b);
+}
+
+static INLINE vec vec_greater(vec a, vec b)
+{
+    return vec_select(a > b, a, b);
+}
+
 static INLINE bool vec_any_set(vec_bits a)
 {
     return (a[0] | a[1] | a[2] | a[3]) != 0;

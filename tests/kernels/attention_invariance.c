@@ -32,17 +32,42 @@ static float *floats(size_t n)
     return x;
 }
 
-/* Keys near the query often weigh the most and sometimes all: half the heads are like that, so that blocks with all
- * kinds of weights are met: all of them, some of them, none. */
-static void make_keys(struct sequence *s, struct rng *rng, uint32_t n_tokens)
+/* Heads of four kinds, so that blocks with all kinds of weights are met, all of them, some of them, none: 0, those that
+ * look everywhere; 1, those that look at some keys; 2, those that look a fixed way back, by angles that turn with the
+ * position as RoPE's do; 3, those whose keys are nearly the same throughout a block, so that the block's scores are as
+ * high as their bound. Most values are 0 in odd dimensions: what is there is of few keys, so that these cannot be lost
+ * beside weights many powers of two greater. */
+static void make_head(struct sequence *s, struct rng *rng, uint32_t h, uint32_t kind)
 {
     const uint32_t dim = s->p.head_dim;
+    const uint32_t n_tokens = s->first_pos + s->n_queries;
+    const uint32_t group = s->p.n_heads / s->p.n_kv_heads;
+    float of_block[16][KERN_MAX_HEAD_DIM];
+    const float strength = 10 + (float)rng_below(rng, 200);
 
-    rng_fill(rng, s->k, n_tokens * s->kv_row, 1);
-    for (uint32_t h = 0; h < s->p.n_kv_heads; h += 2)
-        for (uint32_t t = 0; t < n_tokens; t++)
-            for (uint32_t d = 0; d < dim; d++)
-                s->k[t * s->kv_row + h * dim + d] *= rng_below(rng, 64) == 0 ? 8.0f : 0.5f;
+    rng_fill(rng, of_block, sizeof(of_block) / sizeof(float), 1);
+    for (uint32_t t = 0; t < n_tokens; t++)
+        for (uint32_t d = 0; d < dim; d++) {
+            float *k = &s->k[t * s->kv_row + h * dim + d];
+            const float angle = (float)t * powf(4, -(float)(d / 2)) + (float)(d % 2) * 1.5707964f;
+            if (kind == 1)
+                *k *= rng_below(rng, 64) == 0 ? 8.0f : 0.5f;
+            else if (kind == 2)
+                *k = sinf(angle);
+            else if (kind == 3)
+                *k = of_block[t / 64 % 16][d] + *k * 0x1p-12f;
+            if (d % 2 == 1 && t / 16 % 16 != 5)
+                s->v[t * s->kv_row + h * dim + d] = 0;
+        }
+    if (kind != 2)
+        return;
+    for (uint32_t i = 0; i < s->n_queries; i++)
+        for (uint32_t j = 0; j < group * dim; j++) {
+            const uint32_t d = j % dim;
+            const float back = (float)(s->first_pos + i) - (float)(j / dim) * 9;
+            s->q[i * s->q_row + h * group * dim + j] =
+                strength * sinf(back * powf(4, -(float)(d / 2)) + (float)(d % 2) * 1.5707964f);
+        }
 }
 
 static void sequence_open(struct sequence *s, const struct kern_attention_params *p, uint32_t first_pos,
@@ -60,9 +85,11 @@ static void sequence_open(struct sequence *s, const struct kern_attention_params
     s->q = floats(n_queries * s->q_row);
     s->out = floats(n_queries * s->q_row);
     s->want = floats(n_queries * s->q_row);
-    make_keys(s, rng, n_tokens);
+    rng_fill(rng, s->k, n_tokens * s->kv_row, 1);
     rng_fill(rng, s->v, n_tokens * s->kv_row, 1);
     rng_fill(rng, s->q, n_queries * s->q_row, 1);
+    for (uint32_t h = 0; h < p->n_kv_heads; h++)
+        make_head(s, rng, h, rng_below(rng, 4));
 }
 
 static void sequence_close(struct sequence *s)
