@@ -24,7 +24,7 @@
  * the start finds <s>, and "nothing yet" has a code too. e^−120 is 0 in f32: attention is hard, one position or none.
  *     layer 1, heads with lags 1, 2, 3, 4: V = slot 0, to slots 1, 2, 3, 4
  *     layer 2, heads with lags 4, 8, 12:   V = slots 1…4, to slots 5…8, 9…12, 13…16; the fourth writes nothing
- * Rounding the keys to f16 moves such a score by 3 at most (bf16: 20), small against 120.
+ * Rounding the keys to f16 moves such a score by 4 at most (bf16: 30), small against 120.
  *
  * Layer 3, finding the passage: query = slots 0…15, key = slots 1…16, on the content pairs: the score is the sum of
  * 16 dot products of codes, highest where the 16 bytes before s are those up to t. One wrong byte, of the nearest code,
@@ -34,6 +34,8 @@
  * Output: logits γ · code · slot 17; the nearest code is lower by 19 (head_dim 64) or more. Printable ASCII stands in
  * the vocabulary twice, as a character and as a byte token; the byte token's row is 15/16 of the character's, so that
  * what is generated is tokenized to the same ids again. Control tokens have rows of zeros and are never the best.
+ *
+ * The same file in llama.cpp, with its f16 cache, quotes the same (tried up to 32,000 tokens).
  *
  * Nothing here depends on the machine: integers, and doubles under + − × ÷ only (no libm, no contraction). */
 #include "recall_model.h"

@@ -104,7 +104,7 @@ END_TEST
 START_TEST(short_and_interrupted_writes_are_continued)
 {
     struct engine_error err;
-    size_t size, short_size;
+    size_t size = 0, short_size = 0;
     ck_assert_msg(write_model(&err) == 0, "%s", err.text);
     char *want = format_read_file(format_path("written.gguf"), &size);
     short_writes = true;

@@ -243,7 +243,7 @@ static void store(struct model *m, struct layer *layer, const float *normed)
     }
 }
 
-#define CHUNK 1024 /* positions at a time, so that their scores stay near */
+#define CHUNK 256 /* positions at a time, so that their scores stay near */
 
 /* The scores of positions first … first + n - 1 (n ≤ CHUNK); returns the highest. */
 static float score_chunk(const struct model *m, const float *keys, const float *q, uint32_t first, uint32_t n,
@@ -523,8 +523,8 @@ START_TEST(random_bytes_are_quoted)
         uint32_t head_dim, n_kv_heads;
     } shapes[] = {{64, 1}, {64, 2}, {64, 4}, {128, 1}, {128, 4}};
     uint64_t seed = 11 + (uint64_t)_i;
-    char text[700];
-    struct model *m = load(shapes[_i].head_dim, shapes[_i].n_kv_heads, 1300);
+    char text[400];
+    struct model *m = load(shapes[_i].head_dim, shapes[_i].n_kv_heads, 1000);
     for (size_t i = 0; i < sizeof(text); i++) {
         do
             text[i] = (char)format_random(&seed);
@@ -533,8 +533,8 @@ START_TEST(random_bytes_are_quoted)
     }
     feed(m, text, sizeof(text));
     assert_quotes(m, text, 0, 60);
-    assert_quotes(m, text, 333, 200);
-    assert_quotes(m, text, 620, 60);
+    assert_quotes(m, text, 133, 200);
+    assert_quotes(m, text, 352, 30); /* past what was quoted: the end of a quote has another sequel */
     unload(m);
 }
 END_TEST
@@ -563,7 +563,7 @@ START_TEST(the_licence_is_quoted)
     size_t len;
     char *text = format_read_file(KVMM_SOURCE_DIR "/LICENSE", &len);
     ck_assert_ptr_nonnull(text);
-    quote_passages(text, SLOW ? 3000 : len, 100, 3);
+    quote_passages(text, SLOW ? 1500 : len, 100, 3);
     free(text);
 }
 END_TEST
