@@ -5,9 +5,6 @@
 
 #if defined(__x86_64__)
 #include <immintrin.h>
-#define HAVE_F16C_PATH 1
-#else
-#define HAVE_F16C_PATH 0
 #endif
 
 #define Q8_0_BLOCK 32
@@ -46,6 +43,12 @@ static void f16_portable(const uint8_t *src, size_t n, float *dst)
         dst[i] = f32_of_f16(load_u16(src + 2 * i));
 }
 
+static void bf16_portable(const uint8_t *src, size_t n, float *dst)
+{
+    for (size_t i = 0; i < n; i++)
+        dst[i] = f32_of_bits((uint32_t)load_u16(src + 2 * i) << 16);
+}
+
 static void q8_0_portable(const uint8_t *src, size_t n, float *dst)
 {
     for (size_t b = 0; b < n / Q8_0_BLOCK; b++, src += Q8_0_BYTES) {
@@ -55,13 +58,23 @@ static void q8_0_portable(const uint8_t *src, size_t n, float *dst)
     }
 }
 
-#if HAVE_F16C_PATH
+#if defined(__x86_64__)
 __attribute__((target("avx2,f16c"))) static void f16_avx2(const uint8_t *src, size_t n, float *dst)
 {
     size_t i = 0;
     for (; i + 8 <= n; i += 8)
         _mm256_storeu_ps(dst + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(src + 2 * i))));
     f16_portable(src + 2 * i, n - i, dst + i);
+}
+
+__attribute__((target("avx2"))) static void bf16_avx2(const uint8_t *src, size_t n, float *dst)
+{
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        __m256i words = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(src + 2 * i)));
+        _mm256_storeu_si256((__m256i *)(dst + i), _mm256_slli_epi32(words, 16));
+    }
+    bf16_portable(src + 2 * i, n - i, dst + i);
 }
 
 __attribute__((target("avx2,f16c"))) static void q8_0_avx2(const uint8_t *src, size_t n, float *dst)
@@ -75,17 +88,16 @@ __attribute__((target("avx2,f16c"))) static void q8_0_avx2(const uint8_t *src, s
     }
 }
 
-static int have_f16c(void)
+static int have_avx2(void)
 {
     return __builtin_cpu_supports("avx2"); /* every CPU with AVX2 has F16C; clang 14 can't be asked for that */
 }
+#else
+#define f16_avx2    f16_portable
+#define bf16_avx2   bf16_portable
+#define q8_0_avx2   q8_0_portable
+#define have_avx2() 0
 #endif
-
-static void bf16(const uint8_t *src, size_t n, float *dst)
-{
-    for (size_t i = 0; i < n; i++)
-        dst[i] = f32_of_bits((uint32_t)load_u16(src + 2 * i) << 16);
-}
 
 void engine_dequant(enum gguf_type type, const void *src, size_t n, float *dst)
 {
@@ -93,26 +105,14 @@ void engine_dequant(enum gguf_type type, const void *src, size_t n, float *dst)
     case GGUF_F32:
         memcpy(dst, src, n * sizeof *dst);
         return;
-    case GGUF_BF16:
-        bf16(src, n, dst);
-        return;
     case GGUF_F16:
-#if HAVE_F16C_PATH
-        if (have_f16c()) {
-            f16_avx2(src, n, dst);
-            return;
-        }
-#endif
-        f16_portable(src, n, dst);
+        (have_avx2() ? f16_avx2 : f16_portable)(src, n, dst);
+        return;
+    case GGUF_BF16:
+        (have_avx2() ? bf16_avx2 : bf16_portable)(src, n, dst);
         return;
     case GGUF_Q8_0:
-#if HAVE_F16C_PATH
-        if (have_f16c()) {
-            q8_0_avx2(src, n, dst);
-            return;
-        }
-#endif
-        q8_0_portable(src, n, dst);
+        (have_avx2() ? q8_0_avx2 : q8_0_portable)(src, n, dst);
         return;
     }
 }
