@@ -13,10 +13,9 @@ struct lane {
 
 struct swap_crew {
     pthread_mutex_t lock;
-    pthread_cond_t work; /* a job was queued, or the crew is closing and the last job has ended */
+    pthread_cond_t work; /* a job was queued, or the crew is closing */
     struct lane urgent;  /* under lock */
     struct lane usual;   /* under lock */
-    uint32_t n_running;  /* jobs being run; under lock */
     bool closing;        /* under lock */
     uint32_t n_threads;  /* threads that exist; the opener's and the closer's */
     pthread_t threads[];
@@ -49,19 +48,16 @@ static void *crew_thread(void *arg)
         if (job == NULL)
             job = pop(&crew->usual);
         if (job != NULL) {
-            crew->n_running++;
             pthread_mutex_unlock(&crew->lock);
             job->run(job);
             pthread_mutex_lock(&crew->lock);
-            crew->n_running--;
             continue;
         }
-        /* A running job may still queue others, so only the end of the last one ends the crew. */
-        if (crew->closing && crew->n_running == 0)
+        /* What a job that still runs may queue, its own thread will find. */
+        if (crew->closing)
             break;
         pthread_cond_wait(&crew->work, &crew->lock);
     }
-    pthread_cond_broadcast(&crew->work);
     pthread_mutex_unlock(&crew->lock);
     return NULL;
 }

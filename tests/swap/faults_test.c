@@ -245,6 +245,25 @@ START_TEST(close_waits_for_the_late)
 }
 END_TEST
 
+static void chain_done(struct swap_request *request)
+{
+    struct waited_request *waited = (struct waited_request *)request;
+    if (++waited->done_ns < 20)
+        backend->ops->submit(backend, request);
+}
+
+START_TEST(close_waits_for_what_the_late_submit)
+{
+    struct swap_faults late = {.seed = 12, .delay_ppm = ALWAYS, .delay_us = 2000};
+    open_faults(&late);
+    struct waited_request chain = {{.buf = block, .bytes = 4096, .done = chain_done}, NULL, 0};
+    backend->ops->submit(backend, &chain.request);
+    close_faults();
+    ck_assert_uint_eq(chain.done_ns, 20);
+    ck_assert_int_eq(chain.request.result, 4096);
+}
+END_TEST
+
 static void run_mixture(uint64_t seed, int64_t *results, int n)
 {
     struct swap_faults faults = {.seed = seed,
@@ -282,6 +301,7 @@ int main(void)
     tcase_add_test(tests, nth_and_all_after);
     tcase_add_test(tests, a_delay_holds_up_one_request_only);
     tcase_add_test(tests, close_waits_for_the_late);
+    tcase_add_test(tests, close_waits_for_what_the_late_submit);
     tcase_add_test(tests, the_seed_decides);
     return run_suite("swap faults", tests);
 }
