@@ -254,6 +254,22 @@ static void print_over(const char *text, unsigned rows)
     fputs("\033[J", stdout);
 }
 
+/* Lines of cells for each sequence with which all of them fit the screen, if that can be: around them are about 13 lines
+ * for the whole map, and 2 for each sequence. */
+static unsigned lines_that_fit(const struct options *options, const struct looks *looks, unsigned rows)
+{
+    size_t n_seqs = 0;
+    size_t around = 0;
+    for (size_t i = 0; i < looks->n; i++) {
+        n_seqs += options->one_seq ? 1 : looks->snaps[i].n_seqs;
+        around += 13;
+    }
+    size_t each = n_seqs > 0 && rows > around ? (rows - around) / n_seqs : 0;
+    if (each < 3)
+        return 1;
+    return each - 2 < LINES_A_SEQUENCE ? (unsigned)each - 2 : LINES_A_SEQUENCE;
+}
+
 static bool print_drawing(const struct options *options, const struct looks *looks)
 {
     struct draw_style style = {
@@ -266,6 +282,9 @@ static bool print_drawing(const struct options *options, const struct looks *loo
     };
     unsigned rows;
     screen_size(&style.columns, &rows);
+    bool over = options->watch_s > 0 && isatty(STDOUT_FILENO);
+    if (over)
+        style.lines = lines_that_fit(options, looks, rows);
     char *text;
     size_t bytes;
     FILE *memory = open_memstream(&text, &bytes);
@@ -283,11 +302,11 @@ static bool print_drawing(const struct options *options, const struct looks *loo
         free(text);
         return false;
     }
-    if (options->watch_s > 0 && isatty(STDOUT_FILENO))
+    if (over)
         print_over(text, rows);
     else
         fwrite(text, 1, bytes, stdout);
-    if (options->watch_s > 0 && !isatty(STDOUT_FILENO))
+    if (options->watch_s > 0 && !over)
         putchar('\n');
     free(text);
     return true;
