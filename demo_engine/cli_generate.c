@@ -207,6 +207,17 @@ static void print_answers(const struct arguments *a, const struct answer *answer
     }
 }
 
+/* Says which answers are shorter than was asked for, and why. */
+static void note_full_contexts(const struct arguments *a, const struct answer *answers)
+{
+    for (uint32_t i = 0; i < a->prompts.n; i++) {
+        const struct conversation *c = answers[i].c;
+        if (answers[i].n < a->n_tokens && conversation_length(c) == conversation_max_tokens(c))
+            (void)fprintf(stderr, "kvmm-engine: %s: the context of %u tokens is full after %u of %u new tokens\n",
+                          a->prompts.at[i].name, a->context, answers[i].n, a->n_tokens);
+    }
+}
+
 /* One line: the k highest, highest first, and of equals the lowest id first. */
 static void print_logits(const float *logits, uint32_t n_vocab, uint32_t k)
 {
@@ -347,6 +358,7 @@ static int generate(struct arguments *a, struct engine_error *err)
         rc = a->batch ? generate_batch(engine, a, answers, err) : generate_in_turns(a, answers, err);
     if (rc == 0) {
         print_answers(a, answers);
+        note_full_contexts(a, answers);
         if (a->stats)
             cli_print_stats(engine);
     }

@@ -159,6 +159,8 @@ int conversation_generate_batch(struct engine *engine, struct conversation *cons
                                 uint32_t n_conversations, uint32_t n, conversation_on_token on_token, void *const *user,
                                 struct engine_error *err)
 {
+    if (n_conversations == 0)
+        return 0;
     struct live live = {.c = calloc(n_conversations, sizeof(struct conversation *)),
                         .index = calloc(n_conversations, sizeof *live.index)};
     int rc = 0;

@@ -294,6 +294,21 @@ START_TEST(paged_and_in_turns_prints_the_same)
 }
 END_TEST
 
+START_TEST(a_full_context_ends_the_answer)
+{
+    static struct result r;
+    const char *const args[] = {"generate", "-m",    small_path, "-p",           "x",           "-n",
+                                "100",      "--ctx", "20",       "--ignore-eos", "--print-ids", NULL};
+    run(&r, args);
+    ck_assert_int_eq(r.status, 0);
+    ck_assert_msg(one_line(r.err) && strstr(r.err, "context of 20 tokens is full after 18 of 100"), "%s", r.err);
+    int spaces = 0;
+    for (const char *p = r.out; *p; p++)
+        spaces += *p == ' ';
+    ck_assert_int_eq(spaces, 17);
+}
+END_TEST
+
 START_TEST(a_seed_is_an_answer)
 {
     static struct result first, second, other;
@@ -357,6 +372,7 @@ int main(int argc, char **argv)
     tcase_add_test(cases, flipped_bits_do_no_harm);
     tcase_add_test(cases, help_is_help);
     tcase_add_test(cases, paged_and_in_turns_prints_the_same);
+    tcase_add_test(cases, a_full_context_ends_the_answer);
     tcase_add_test(cases, a_seed_is_an_answer);
     if (stories_path())
         tcase_add_test(cases, stories_oracle);
