@@ -118,26 +118,28 @@ void vmm_seq_keep(kvmm_seq *seq)
         vmm_entry_keep(seq, vmm_seq_entry(seq, i));
 }
 
-void vmm_entry_drop_copies(kvmm_seq *seq, uint64_t index)
+void vmm_entry_forget(kvmm_seq *seq, uint64_t index, unsigned copies)
 {
     struct vmm_entry *entry = vmm_entry_open(seq, index);
-    if (entry->host)
+    if (copies & VMM_COPY_DEVICE && entry->frame) {
+        vmm_frames_give(seq->mm->frames, entry->frame - 1, false);
+        entry->frame = 0;
+    }
+    if (copies & VMM_COPY_HOST && entry->host) {
         swap_slot_free(seq->mm->host, entry->host - 1);
-    if (entry->nvme)
+        entry->host = 0;
+    }
+    if (copies & VMM_COPY_NVME && entry->nvme) {
         swap_slot_free(seq->mm->nvme, entry->nvme - 1);
-    entry->host = 0;
-    entry->nvme = 0;
+        entry->nvme = 0;
+    }
     vmm_entry_close(seq, index);
 }
 
-void vmm_entry_clear(kvmm_seq *seq, uint64_t index)
+static void clear(kvmm_seq *seq, uint64_t index)
 {
-    kvmm *mm = seq->mm;
-    vmm_entry_drop_copies(seq, index);
+    vmm_entry_forget(seq, index, VMM_COPY_DEVICE | VMM_COPY_HOST | VMM_COPY_NVME);
     struct vmm_entry *entry = vmm_entry_open(seq, index);
-    if (entry->frame)
-        vmm_frames_give(mm->frames, entry->frame - 1, false);
-    entry->frame = 0;
     entry->flags = 0;
     entry->generation++;
     vmm_entry_close(seq, index);
@@ -145,13 +147,16 @@ void vmm_entry_clear(kvmm_seq *seq, uint64_t index)
 
 int vmm_seq_shrink(kvmm_seq *seq, uint32_t new_live)
 {
-    for (uint32_t g = 0; g < seq->layout.n_groups; g++) {
-        uint64_t first = (uint64_t)g * seq->group_frames + new_live;
-        int rc = vmm_unmap(seq, first, seq->live - new_live);
+    uint32_t n_groups = seq->layout.n_groups, n = seq->live - new_live;
+    /* All unmapped before any is cleared: a failure in between must not cost data. */
+    for (uint32_t g = 0; g < n_groups; g++) {
+        int rc = vmm_unmap(seq, (uint64_t)g * seq->group_frames + new_live, n);
         if (rc)
             return rc;
-        for (uint64_t i = 0; i < seq->live - new_live; i++)
-            vmm_entry_clear(seq, first + i);
+    }
+    for (uint32_t g = 0; g < n_groups; g++) {
+        for (uint32_t i = 0; i < n; i++)
+            clear(seq, (uint64_t)g * seq->group_frames + new_live + i);
     }
     seq->live = new_live;
     return KVMM_OK;

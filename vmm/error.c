@@ -6,20 +6,30 @@
 
 #include "kvmm/kvmm.h"
 
-static _Thread_local char message[512];
+static _Thread_local struct vmm_message message;
 
 int vmm_fail(int status, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
-    vsnprintf(message, sizeof message, format, args);
+    vsnprintf(message.text, sizeof message.text, format, args);
     va_end(args);
     return status;
 }
 
 const char *kvmm_errmsg(void)
 {
-    return message;
+    return message.text;
+}
+
+void vmm_message_save(struct vmm_message *saved)
+{
+    *saved = message;
+}
+
+void vmm_message_restore(const struct vmm_message *saved)
+{
+    message = *saved;
 }
 
 const char *kvmm_status_name(int status)

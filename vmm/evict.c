@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Making room: which frames leave, and where to. A victim of the device goes to host memory; where that is full, the
- * coldest host copy that NVMe has too makes way; where there is none, to NVMe directly. A frame that a lower tier has
- * already leaves without a transfer.
+ * coldest host copy that NVMe has too makes way; where there is none, to NVMe directly. A frame that host memory has
+ * already leaves without a transfer, and so does one that NVMe has if host memory has no slot for it.
  *
  * The host tier is kept ready for that by cleaning: when more than host_high of its slots hold the only copy of their
  * bytes, the coldest are written to NVMe, and keep their slot until it is wanted. */
@@ -83,7 +83,28 @@ static bool has_device_cold(void *ctx, struct vmm_policy_item *item)
     return !seq_of(item)->resuming && has_device_idle(ctx, item);
 }
 
-/* A slot of the host tier: a free one, or that of the coldest copy which NVMe has too. */
+/* Copies in a tier of frames that a tier above has too are a convenience: up to n of them go when the tier is full. */
+static uint32_t reclaim(kvmm *mm, unsigned copy, uint32_t n)
+{
+    uint32_t freed = 0;
+    for (kvmm_seq *seq = mm->seqs.next; seq != &mm->seqs && freed < n; seq = seq->next) {
+        uint64_t frames = seq->n[VMM_CELL_CLEAN] + seq->n[VMM_HOST_CLEAN] ? vmm_seq_frames(seq) : 0;
+        for (uint64_t i = 0; i < frames && freed < n; i++) {
+            uint64_t index = vmm_seq_entry(seq, i);
+            const struct vmm_entry *entry = &seq->entries[index];
+            int state = vmm_entry_state(entry);
+            bool spare = copy == VMM_COPY_HOST ? state == VMM_CELL_CLEAN && entry->host
+                                               : (state == VMM_CELL_CLEAN || state == VMM_HOST_CLEAN) && entry->nvme;
+            if (!spare)
+                continue;
+            vmm_entry_forget(seq, index, copy);
+            freed++;
+        }
+    }
+    return freed;
+}
+
+/* A slot of the host tier: a free one, that of the coldest copy which NVMe has too, or one which the device has too. */
 static bool host_slot(kvmm *mm, uint32_t *slot)
 {
     if (!mm->host)
@@ -92,36 +113,13 @@ static bool host_slot(kvmm *mm, uint32_t *slot)
         return true;
     struct vmm_policy_item *item = mm->policy.ops->victim(&mm->policy, VMM_TIER_HOST, has_host_clean, NULL);
     uint64_t index;
-    if (!item || !find_entry(seq_of(item), VMM_TIER_HOST, VMM_HOST_CLEAN, VMM_HOST_CLEAN, &index))
+    if (item && find_entry(seq_of(item), VMM_TIER_HOST, VMM_HOST_CLEAN, VMM_HOST_CLEAN, &index)) {
+        vmm_entry_forget(seq_of(item), index, VMM_COPY_HOST);
+        vmm_count(mm, VMM_COUNT_BYTES_DROPPED_CLEAN, mm->frame_bytes);
+    } else if (reclaim(mm, VMM_COPY_HOST, 1) == 0) {
         return false;
-    struct vmm_entry *entry = vmm_entry_open(seq_of(item), index);
-    swap_slot_free(mm->host, entry->host - 1);
-    entry->host = 0;
-    vmm_entry_close(seq_of(item), index);
-    vmm_count(mm, VMM_COUNT_BYTES_DROPPED_CLEAN, mm->frame_bytes);
-    return swap_slot_alloc(mm->host, slot) == 0;
-}
-
-/* NVMe copies of frames that are in memory too are a convenience: they go when the tier is full. */
-static uint32_t reclaim_nvme(kvmm *mm, uint32_t n)
-{
-    uint32_t freed = 0;
-    for (kvmm_seq *seq = mm->seqs.next; seq != &mm->seqs && freed < n; seq = seq->next) {
-        uint64_t frames = seq->n[VMM_CELL_CLEAN] + seq->n[VMM_HOST_CLEAN] ? vmm_seq_frames(seq) : 0;
-        for (uint64_t i = 0; i < frames && freed < n; i++) {
-            uint64_t index = vmm_seq_entry(seq, i);
-            const struct vmm_entry *is = &seq->entries[index];
-            int state = vmm_entry_state(is);
-            if (!is->nvme || (state != VMM_CELL_CLEAN && state != VMM_HOST_CLEAN))
-                continue;
-            struct vmm_entry *entry = vmm_entry_open(seq, index);
-            swap_slot_free(mm->nvme, entry->nvme - 1);
-            entry->nvme = 0;
-            vmm_entry_close(seq, index);
-            freed++;
-        }
     }
-    return freed;
+    return swap_slot_alloc(mm->host, slot) == 0;
 }
 
 static bool nvme_slot(kvmm *mm, uint32_t *slot)
@@ -129,20 +127,9 @@ static bool nvme_slot(kvmm *mm, uint32_t *slot)
     if (!mm->nvme)
         return false;
     int rc = swap_slot_alloc(mm->nvme, slot);
-    if (rc == -ENOSPC && reclaim_nvme(mm, 16))
+    if (rc == -ENOSPC && reclaim(mm, VMM_COPY_NVME, 16))
         rc = swap_slot_alloc(mm->nvme, slot);
     return rc == 0;
-}
-
-/* A frame leaves the device without a transfer. Precondition: CLEAN, not mapped. */
-static void drop_device_copy(kvmm_seq *seq, uint64_t index)
-{
-    kvmm *mm = seq->mm;
-    struct vmm_entry *entry = vmm_entry_open(seq, index);
-    vmm_frames_give(mm->frames, entry->frame - 1, false);
-    entry->frame = 0;
-    vmm_entry_close(seq, index);
-    vmm_count(mm, VMM_COUNT_BYTES_DROPPED_CLEAN, mm->frame_bytes);
 }
 
 static int no_spill_space(kvmm *mm)
@@ -172,7 +159,8 @@ static int evict_one(kvmm_seq *seq, uint64_t index, bool urgent)
     if (entry->host || entry->nvme) {
         if (move)
             vmm_move_give(mm, move);
-        drop_device_copy(seq, index);
+        vmm_entry_forget(seq, index, VMM_COPY_DEVICE);
+        vmm_count(mm, VMM_COUNT_BYTES_DROPPED_CLEAN, mm->frame_bytes);
         return KVMM_OK;
     }
     if (move && nvme_slot(mm, &slot)) {
@@ -275,36 +263,44 @@ int vmm_pump_suspend(kvmm_seq *seq)
     return why;
 }
 
-static void pump_resume(kvmm_seq *seq)
+/* A frame for a sequence that comes back: a free one, or one that another sequence gives up at once. */
+static bool resume_frame(kvmm_seq *seq, uint32_t near, uint32_t *frame)
 {
     kvmm *mm = seq->mm;
+    bool zeroed;
+    int why;
+    if (mm->committed - seq->committed + vmm_seq_on_device(seq) >= vmm_frames_capacity(mm->frames)) {
+        vmm_stop_background(seq);
+        return false;
+    }
+    if (vmm_frames_take(mm->frames, VMM_FRAME_FOR_DATA, near, frame, &zeroed) == KVMM_OK)
+        return true;
+    if (mm->n[VMM_CELL_LEAVING] > 0)
+        return false; /* the end of a put brings the pump here again */
+    if (vmm_make_room(mm, 1, false, &why) == 0) {
+        vmm_stop_background(seq);
+        return false;
+    }
+    return vmm_frames_take(mm->frames, VMM_FRAME_FOR_DATA, near, frame, &zeroed) == KVMM_OK;
+}
+
+static void pump_resume(kvmm_seq *seq)
+{
     uint64_t n = vmm_seq_frames(seq);
-    uint64_t near = 0;
-    for (; seq->resume_cursor < n && pump_has_moves(mm); seq->resume_cursor++) {
+    uint32_t near = 0;
+    for (; seq->resume_cursor < n && pump_has_moves(seq->mm); seq->resume_cursor++) {
         uint64_t index = vmm_seq_entry(seq, seq->resume_cursor);
         const struct vmm_entry *entry = &seq->entries[index];
         int state = vmm_entry_state(entry);
-        if (state == VMM_CELL_LEAVING)
-            vmm_entry_keep(seq, index);
-        near = entry->frame ? entry->frame : near;
+        vmm_entry_keep(seq, index);
+        near = entry->frame ? entry->frame : near; /* the number + 1: the neighbour's */
         if (state != VMM_CELL_HOST && state != VMM_HOST_CLEAN && state != VMM_CELL_NVME)
             continue;
-        uint64_t committed = mm->committed - seq->committed + vmm_seq_on_device(seq);
-        if (committed >= vmm_frames_capacity(mm->frames)) {
-            vmm_stop_background(seq);
-            return;
-        }
         uint32_t frame;
-        bool zeroed;
-        if (vmm_frames_take(mm->frames, VMM_FRAME_FOR_DATA, (uint32_t)near, &frame, &zeroed)) {
-            /* Frames of others, not its own: those on their way first. */
-            int why;
-            if (mm->n[VMM_CELL_LEAVING] == 0 && vmm_make_room(mm, 1, false, &why) == 0)
-                vmm_stop_background(seq);
+        if (!resume_frame(seq, near, &frame))
             return;
-        }
         near = frame + 1;
-        vmm_start_fetch(vmm_move_take(mm), seq, index, frame, false);
+        vmm_start_fetch(vmm_move_take(seq->mm), seq, index, frame, false);
     }
     if (seq->resume_cursor >= n)
         vmm_stop_background(seq);
@@ -312,6 +308,9 @@ static void pump_resume(kvmm_seq *seq)
 
 void vmm_pump(kvmm *mm)
 {
+    struct vmm_message
+        message; /* nobody asked: what fails here is no failure of the call that happens to be under way */
+    vmm_message_save(&message);
     if (mm->n_resuming + mm->n_suspending) {
         for (kvmm_seq *seq = mm->seqs.next; seq != &mm->seqs && pump_has_moves(mm); seq = seq->next) {
             if (seq->resuming)
@@ -321,4 +320,5 @@ void vmm_pump(kvmm *mm)
         }
     }
     clean_host(mm);
+    vmm_message_restore(&message);
 }

@@ -115,8 +115,7 @@ int vmm_frames_take(struct vmm_frames *frames, enum vmm_frame_use use, uint32_t 
     if (set->count == 0)
         set = set == &frames->dirty ? &frames->zero : &frames->dirty;
     if (set->count == 0)
-        return vmm_fail(KVMM_ERR_NO_DEVICE_MEMORY, "all %u frames that the device has for the budget are in use",
-                        frames->limit);
+        return KVMM_ERR_NO_DEVICE_MEMORY;
     *frame = set_take(set, frames->n_words, near);
     *zeroed = set == &frames->zero;
     frames->n_taken++;

@@ -19,7 +19,7 @@ int vmm_frames_open(struct vmm_device *dev, uint32_t capacity, struct vmm_frames
 void vmm_frames_close(struct vmm_frames **frames);
 
 /* Takes a frame, the one after `near` if that is free (neighbours map in one call), and says whether it reads as zero.
- * NO_DEVICE_MEMORY when the budget is used up, or earlier if the device has no more to give: then no more are asked of
+ * NO_DEVICE_MEMORY, without a message, when the budget is used up, or earlier if the device has no more to give: then no more are asked of
  * it, nor counted as free, until vmm_frames_retry(). */
 int vmm_frames_take(struct vmm_frames *frames, enum vmm_frame_use use, uint32_t near, uint32_t *frame, bool *zeroed);
 void vmm_frames_give(struct vmm_frames *frames, uint32_t frame, bool zeroed);

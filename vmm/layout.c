@@ -105,5 +105,8 @@ uint64_t kvmm_geometry_bytes(const struct kvmm_geometry *g, size_t frame_bytes, 
         return 0;
     struct kvmm_layout layout;
     vmm_layout_init(g, &layout);
-    return vmm_group_frames(&layout, frame_bytes, n_tokens) * layout.n_groups * frame_bytes;
+    uint64_t bytes;
+    if (__builtin_mul_overflow(vmm_group_frames(&layout, frame_bytes, n_tokens), layout.n_groups * frame_bytes, &bytes))
+        return UINT64_MAX;
+    return bytes;
 }

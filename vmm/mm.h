@@ -149,6 +149,7 @@ struct kvmm {
     struct vmm_move moves[VMM_N_MOVES];
     struct vmm_move *free_moves;
     uint32_t n_moving;
+    uint32_t n_quiet; /* sequences that are quiet: what they hold may be free in a moment */
     kvmm_step *free_steps;
     kvmm_step *pending; /* ended, fence not passed */
     uint32_t n_open_steps;
@@ -196,13 +197,14 @@ uint64_t vmm_seq_moving(const kvmm_seq *seq);    /* moves in flight */
 /* Recomputes the frames that can't be taken from seq. */
 void vmm_seq_commit(kvmm_seq *seq);
 void vmm_seq_publish(kvmm_seq *seq);
-/* Gives up all that the entry holds: frame and slots. Precondition: idle, not mapped. */
-void vmm_entry_clear(kvmm_seq *seq, uint64_t index);
 /* A frame that is LEAVING stays on the device when its put is done. No effect in other states. */
 void vmm_entry_keep(kvmm_seq *seq, uint64_t index);
 void vmm_seq_keep(kvmm_seq *seq); /* all its frames */
-/* Gives up the lower tiers' copies. Precondition: idle. */
-void vmm_entry_drop_copies(kvmm_seq *seq, uint64_t index);
+/* Gives up copies of an idle entry's bytes: which of them, or'ed. The device's must not be mapped. */
+#define VMM_COPY_DEVICE 1u
+#define VMM_COPY_HOST   2u
+#define VMM_COPY_NVME   4u
+void vmm_entry_forget(kvmm_seq *seq, uint64_t index, unsigned copies);
 /* Gauges: used and capacity of each tier. */
 void vmm_publish_usage(kvmm *mm);
 
@@ -221,8 +223,9 @@ void vmm_start_zero(struct vmm_move *move, kvmm_seq *seq, uint64_t index, uint32
 int vmm_unmap(kvmm_seq *seq, uint64_t index, uint64_t n);
 /* Maps all frames of the sequence that are on the device and not mapped. Precondition: none is moving. */
 int vmm_map_all(kvmm_seq *seq);
-void vmm_wait(kvmm *mm);           /* for the next change; lets go of the lock */
-void vmm_wait_idle(kvmm_seq *seq); /* until none of its frames moves and no fence of its is pending */
+bool vmm_can_change(const kvmm *mm); /* something is under way, so waiting makes sense */
+void vmm_wait(kvmm *mm);             /* for the next change; lets go of the lock */
+void vmm_wait_idle(kvmm_seq *seq);   /* until none of its frames moves and no fence of its is pending */
 
 /* ---- evict.c: making room ---- */
 
@@ -237,7 +240,8 @@ uint64_t vmm_evict_from(kvmm_seq *seq, uint64_t n, bool urgent, int *why);
  * when there is new work. */
 void vmm_pump(kvmm *mm);
 int vmm_pump_suspend(kvmm_seq *seq); /* one sequence's share; NO_SPILL_SPACE or DEVICE if it had to stop early */
-/* Frees the sequence's frames from new_live on, in every tier. Precondition: none of its frames moves. */
+/* Frees the sequence's frames from new_live on, in every tier. Precondition: none of its frames moves. On failure
+ * (NO_ADDRESS_SPACE, DEVICE) nothing is freed. */
 int vmm_seq_shrink(kvmm_seq *seq, uint32_t new_live);
 void vmm_stop_background(kvmm_seq *seq); /* the sequence is no longer suspending or resuming */
 /* Steps whose fence has passed let go of their sequences. True if one did. */

@@ -270,6 +270,11 @@ int vmm_map_all(kvmm_seq *seq)
     return KVMM_OK;
 }
 
+bool vmm_can_change(const kvmm *mm)
+{
+    return mm->n_moving || mm->pending || mm->n_quiet;
+}
+
 void vmm_wait(kvmm *mm)
 {
     mm->n_waiters++;
@@ -294,7 +299,9 @@ void vmm_wait_idle(kvmm_seq *seq)
 {
     vmm_reap_steps(seq->mm);
     seq->quiet = true;
+    seq->mm->n_quiet++;
     while (vmm_seq_moving(seq) || seq->n_pending)
         vmm_wait(seq->mm);
+    seq->mm->n_quiet--;
     seq->quiet = false;
 }

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -13,8 +14,9 @@
 #include "vmm/error.h"
 
 /* Address space and file size, not memory: only pages that are written exist. */
-#define MAP_ROWS  65536u
-#define MAP_BYTES (1ull << 30)
+#define MAP_ROWS      65536u
+#define MAP_BYTES     (1ull << 30)
+#define MAP_MIN_BYTES (8ull << 20) /* room for the rows and for some cells */
 
 struct extent {
     uint64_t offset, bytes;
@@ -23,6 +25,7 @@ struct extent {
 struct vmm_pagemap {
     int fd;
     char *base;
+    uint64_t bytes;
     struct vmm_pagemap_header *header;
     struct vmm_pagemap_row *rows;
     /* Free rows below rows_high: a stack. */
@@ -93,18 +96,28 @@ int vmm_pagemap_open(const struct vmm_pagemap_header *header, struct vmm_pagemap
         vmm_fail(KVMM_ERR_NO_HOST_MEMORY, "the page map can't be made: memfd_create: %s", strerror(errno));
         goto err_free;
     }
-    if (fchmod(map->fd, 0600) || ftruncate(map->fd, MAP_BYTES) || fcntl(map->fd, F_ADD_SEALS, F_SEAL_SHRINK)) {
+    /* Beyond the file size limit ftruncate would end the process by SIGXFSZ. */
+    struct rlimit limit;
+    map->bytes = MAP_BYTES;
+    if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur < map->bytes)
+        map->bytes = limit.rlim_cur / 4096 * 4096;
+    if (map->bytes < MAP_MIN_BYTES) {
+        vmm_fail(KVMM_ERR_NO_HOST_MEMORY, "the page map can't be made: the file size limit (ulimit -f) is %llu bytes",
+                 (unsigned long long)limit.rlim_cur);
+        goto err_close;
+    }
+    if (fchmod(map->fd, 0600) || ftruncate(map->fd, (off_t)map->bytes) || fcntl(map->fd, F_ADD_SEALS, F_SEAL_SHRINK)) {
         vmm_fail(KVMM_ERR_NO_HOST_MEMORY, "the page map can't be made: %s", strerror(errno));
         goto err_close;
     }
-    map->base = mmap(NULL, MAP_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, map->fd, 0);
+    map->base = mmap(NULL, map->bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, map->fd, 0);
     if (map->base == MAP_FAILED) {
         vmm_fail(KVMM_ERR_NO_HOST_MEMORY, "the page map can't be mapped: %s", strerror(errno));
         goto err_close;
     }
     /* A forked child neither owns the sequences nor may seem to. */
-    madvise(map->base, MAP_BYTES, MADV_DONTFORK);
-    madvise(map->base, MAP_BYTES, MADV_DONTDUMP);
+    madvise(map->base, map->bytes, MADV_DONTFORK);
+    madvise(map->base, map->bytes, MADV_DONTDUMP);
 
     map->header = (struct vmm_pagemap_header *)(void *)map->base;
     *map->header = *header;
@@ -116,12 +129,12 @@ int vmm_pagemap_open(const struct vmm_pagemap_header *header, struct vmm_pagemap
     map->header->n_counters = VMM_N_COUNTERS;
     map->header->rows_offset = 4096;
     map->header->cells_offset = 4096 + MAP_ROWS * sizeof(struct vmm_pagemap_row);
-    map->header->total_bytes = MAP_BYTES;
+    map->header->total_bytes = map->bytes;
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
     map->header->opened_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
     map->rows = (struct vmm_pagemap_row *)(void *)(map->base + map->header->rows_offset);
-    map->free_cells[0] = (struct extent){map->header->cells_offset, MAP_BYTES - map->header->cells_offset};
+    map->free_cells[0] = (struct extent){map->header->cells_offset, map->bytes - map->header->cells_offset};
     map->n_free_cells = 1;
     atomic_store_explicit(&map->header->magic, VMM_PAGEMAP_MAGIC, memory_order_release);
     *out = map;
@@ -142,7 +155,7 @@ void vmm_pagemap_close(struct vmm_pagemap **handle)
     struct vmm_pagemap *map = *handle;
     if (!map)
         return;
-    munmap(map->base, MAP_BYTES);
+    munmap(map->base, map->bytes);
     close(map->fd);
     free(map->free_rows);
     free(map->free_cells);

@@ -85,7 +85,8 @@ int kvmm_seq_destroy(kvmm_seq **handle)
     vmm_stop_background(seq);
     vmm_wait_idle(seq);
     int rc = vmm_seq_shrink(seq, 0);
-    if (rc) { /* the device is lost; what it still maps can't be given back */
+    if (rc) {
+        pthread_cond_broadcast(&mm->changed);
         pthread_mutex_unlock(&mm->lock);
         return rc;
     }
@@ -128,6 +129,7 @@ static int truncate_locked(kvmm_seq *seq, uint32_t n_tokens)
                         (unsigned long long)seq->id, seq->length, n_tokens);
     vmm_stop_background(seq);
     vmm_wait_idle(seq);
+    pthread_cond_broadcast(&seq->mm->changed);
     if (seq->step || n_tokens > seq->length) /* another thread was faster */
         return vmm_fail(KVMM_ERR_STATE, "kvmm_seq_truncate: sequence %llu changed meanwhile",
                         (unsigned long long)seq->id);
@@ -253,6 +255,20 @@ static uint32_t valid_tokens(const kvmm_seq *seq)
     return valid;
 }
 
+/* What is on its way to the device is still where it comes from; what is being cleared comes from nowhere. */
+static void count_arriving(const kvmm_seq *seq, struct kvmm_seq_info *info)
+{
+    uint64_t n = seq->n[VMM_CELL_ARRIVING] ? vmm_seq_frames(seq) : 0;
+    for (uint64_t i = 0; i < n; i++) {
+        const struct vmm_entry *entry = &seq->entries[vmm_seq_entry(seq, i)];
+        if (entry->op != VMM_ARRIVING)
+            continue;
+        info->n_host += entry->host != 0;
+        info->n_nvme += !entry->host && entry->nvme;
+        info->n_device += !entry->host && !entry->nvme;
+    }
+}
+
 void kvmm_seq_get_info(const kvmm_seq *seq, struct kvmm_seq_info *info)
 {
     pthread_mutex_lock(&seq->mm->lock);
@@ -269,5 +285,6 @@ void kvmm_seq_get_info(const kvmm_seq *seq, struct kvmm_seq_info *info)
         .n_nvme = n[VMM_CELL_NVME],
         .n_lost = n[VMM_CELL_LOST],
     };
+    count_arriving(seq, info);
     pthread_mutex_unlock(&seq->mm->lock);
 }

@@ -96,14 +96,13 @@ static int no_device_memory(const kvmm *mm, const struct kvmm_want *wants, size_
         mib((uint64_t)vmm_frames_capacity(mm->frames) * bytes), mib(held * bytes));
 }
 
+/* Its frames are committed; what is under way for it goes on until it is clear that the step begins. */
 static void join(kvmm_step *step, struct kvmm_want *want, uint64_t target)
 {
     kvmm_seq *seq = want->seq;
     seq->step = step;
     seq->target = target;
     seq->live = (uint32_t)(target / seq->layout.n_groups);
-    vmm_stop_background(seq);
-    vmm_seq_keep(seq);
     vmm_seq_commit(seq);
     seq->mm->policy.ops->touch(&seq->mm->policy, &seq->item);
     step->seqs[step->n++] = (struct vmm_step_seq){.seq = seq, .n_tokens = want->n_tokens, .want = want};
@@ -130,34 +129,66 @@ static void retreat(kvmm_seq *seq)
     leave(seq);
 }
 
-static int admit(kvmm *mm, kvmm_step *step, struct kvmm_want *wants, size_t n, unsigned flags)
+/* A kvmm_step_begin under way. Its failure is that of the first want which can't be met. */
+struct begin {
+    kvmm *mm;
+    kvmm_step *step;
+    struct kvmm_want *wants;
+    size_t n;
+    bool partial;
+    size_t blamed; /* that want; n: none so far */
+    struct vmm_message reason;
+};
+
+/* Called right after the failure, while its message stands. */
+static void blame(struct begin *b, struct kvmm_want *want, int status)
 {
-    bool partial = flags & KVMM_STEP_PARTIAL;
-    int first = KVMM_OK;
-    for (size_t i = 0; i < n; i++) {
-        if (first && !partial) {
-            wants[i].status = first == KVMM_ERR_NO_DEVICE_MEMORY ? first : KVMM_OK;
+    size_t i = (size_t)(want - b->wants);
+    want->status = status;
+    if (i < b->blamed) {
+        b->blamed = i;
+        vmm_message_save(&b->reason);
+    }
+}
+
+static int admit_one(struct begin *b, struct kvmm_want *want)
+{
+    kvmm *mm = b->mm;
+    int rc = check_want(mm, b->step, want);
+    if (rc)
+        return rc;
+    uint64_t target = frames_for(want->seq, want->n_tokens);
+    uint64_t others = mm->committed - want->seq->committed;
+    if (others + target <= vmm_frames_capacity(mm->frames)) {
+        join(b->step, want, target);
+        return KVMM_OK;
+    }
+    for (size_t i = 0; i < b->step->n; i++)
+        others -= b->step->seqs[i].seq->target;
+    return no_device_memory(mm, b->wants, b->n, others);
+}
+
+/* False: the step can't begin. */
+static bool admit(struct begin *b)
+{
+    for (size_t i = 0; i < b->n; i++) {
+        int first = b->blamed < b->n ? b->wants[b->blamed].status : KVMM_OK;
+        b->wants[i].status = KVMM_OK;
+        if (first && !b->partial) { /* those behind it were not looked at */
+            b->wants[i].status = first == KVMM_ERR_NO_DEVICE_MEMORY ? first : KVMM_OK;
             continue;
         }
-        int rc = check_want(mm, step, &wants[i]);
-        if (rc == KVMM_OK) {
-            uint64_t target = frames_for(wants[i].seq, wants[i].n_tokens);
-            uint64_t others = mm->committed - wants[i].seq->committed;
-            if (others + target <= vmm_frames_capacity(mm->frames)) {
-                join(step, &wants[i], target);
-            } else {
-                for (size_t j = 0; j < step->n; j++)
-                    others -= step->seqs[j].seq->target;
-                rc = no_device_memory(mm, wants, n, others);
-            }
-        }
-        wants[i].status = rc;
-        if (rc && !first)
-            first = rc;
+        int rc = admit_one(b, &b->wants[i]);
+        if (rc)
+            blame(b, &b->wants[i], rc);
     }
-    if (step->n > 0 && (partial || !first))
-        return KVMM_OK;
-    return first;
+    return b->step->n > 0 && (b->partial || b->blamed == b->n);
+}
+
+/* Frames that the step still has to take for this sequence. */
+static uint64_t missing(const kvmm_seq *seq)
+{
+    return vmm_seq_frames(seq) - vmm_seq_on_device(seq);
 }
 
 /* Starts what brings the sequence's frames to the device, as far as there are frames and moves. */
@@ -168,6 +199,8 @@ static int advance(struct vmm_step_seq *ss)
     uint64_t n = vmm_seq_frames(seq);
     uint32_t near = 0;
     ss->starved = false;
+    if (ss->cursor == n && vmm_seq_moving(seq) == 0)
+        ss->cursor = 0; /* what was moving when the cursor passed may be elsewhere now */
     for (; ss->cursor < n; ss->cursor++) {
         uint64_t index = vmm_seq_entry(seq, ss->cursor);
         struct vmm_entry *entry = &seq->entries[index];
@@ -205,82 +238,80 @@ static int advance(struct vmm_step_seq *ss)
         vmm_entry_open(seq, index)->frame = frame + 1;
         vmm_entry_close(seq, index);
     }
-    if (vmm_seq_moving(seq))
-        return KVMM_OK;
-    if (vmm_seq_on_device(seq) == n)
-        return vmm_map_all(seq);
-    ss->cursor = 0; /* what was moving when the cursor passed is elsewhere now */
-    return KVMM_OK;
+    return vmm_seq_moving(seq) || missing(seq) ? KVMM_OK : vmm_map_all(seq);
 }
 
-/* Frames that the step still has to take for this sequence. */
-static uint64_t missing(const kvmm_seq *seq)
+static void drop_seq(struct begin *b, size_t i, int status)
 {
-    return vmm_seq_frames(seq) - vmm_seq_on_device(seq);
-}
-
-static void drop_seq(kvmm_step *step, size_t i, int status)
-{
-    step->seqs[i].want->status = status;
-    retreat(step->seqs[i].seq);
+    kvmm_step *step = b->step;
+    kvmm_seq *seq = step->seqs[i].seq;
+    blame(b, step->seqs[i].want, status);
     memmove(&step->seqs[i], &step->seqs[i + 1], (step->n - i - 1) * sizeof *step->seqs);
     step->n--;
+    retreat(seq);
 }
 
-/* One round over the sequences. *need: frames still to be taken; *starved: some wait for frames to become free. */
-static int advance_all(kvmm_step *step, unsigned flags, uint64_t *need, bool *starved, bool *ready)
+/* One round over the sequences; those that can't be in the step are dropped. */
+static void advance_all(struct begin *b)
 {
-    *need = 0;
-    *starved = false;
-    *ready = true;
-    for (size_t i = 0; i < step->n;) {
-        struct vmm_step_seq *ss = &step->seqs[i];
+    for (size_t i = 0; i < b->step->n;) {
+        struct vmm_step_seq *ss = &b->step->seqs[i];
         int rc = seq_ready(ss->seq) ? KVMM_OK : advance(ss);
-        if (rc == KVMM_OK && step->mm->device_failed)
+        if (rc == KVMM_OK && b->mm->device_failed)
             rc = vmm_fail(KVMM_ERR_DEVICE, "the device failed to clear a frame");
-        if (rc) {
-            if (!(flags & KVMM_STEP_PARTIAL) || step->n == 1) {
-                ss->want->status = rc;
-                return rc;
-            }
-            drop_seq(step, i, rc);
+        if (rc == KVMM_OK) {
+            i++;
             continue;
         }
-        *ready &= seq_ready(ss->seq);
-        *need += missing(ss->seq);
-        *starved |= ss->starved;
-        i++;
+        drop_seq(b, i, rc);
+        if (!b->partial)
+            return;
     }
-    return KVMM_OK;
 }
 
-static int make_resident(kvmm_step *step, unsigned flags)
+/* Room for the sequences that wait for frames. False: there is none to be had, now or later; *why says what stopped it. */
+static bool find_room(struct begin *b, int *why)
 {
-    kvmm *mm = step->mm;
+    kvmm *mm = b->mm;
+    uint64_t need = 0, coming = mm->n[VMM_CELL_LEAVING];
+    for (size_t i = 0; i < b->step->n; i++) {
+        need += missing(b->step->seqs[i].seq);
+        coming -= b->step->seqs[i].seq->n[VMM_CELL_LEAVING]; /* these stay */
+    }
+    *why = KVMM_OK;
+    if (need > coming && vmm_make_room(mm, need - coming, true, why) == 0 && !vmm_can_change(mm)) {
+        if (*why == KVMM_OK)
+            *why = vmm_fail(KVMM_ERR_NO_DEVICE_MEMORY,
+                            "the device has no memory for %llu more frames, though its budget has",
+                            (unsigned long long)need);
+        return false;
+    }
+    return true;
+}
+
+/* False: the step can't begin. */
+static bool make_resident(struct begin *b)
+{
+    kvmm *mm = b->mm;
+    kvmm_step *step = b->step;
     vmm_frames_retry(mm->frames);
     for (;;) {
-        uint64_t need;
-        bool starved, ready;
-        int rc = advance_all(step, flags, &need, &starved, &ready);
-        if (rc || ready)
-            return rc;
-        uint64_t coming = vmm_frames_free(mm->frames) + mm->n[VMM_CELL_LEAVING];
-        for (size_t i = 0; i < step->n; i++)
-            coming -= step->seqs[i].seq->n[VMM_CELL_LEAVING]; /* these stay */
-        int why = KVMM_OK;
-        if (starved && need > coming && vmm_make_room(mm, need - coming, true, &why) == 0 && mm->n_moving == 0 &&
-            !mm->pending) {
-            if (why == KVMM_OK)
-                why = vmm_fail(KVMM_ERR_NO_DEVICE_MEMORY,
-                               "the device has no memory for %llu more frames, though its budget has",
-                               (unsigned long long)need);
-            for (size_t i = 0; i < step->n; i++)
-                step->seqs[i].want->status = seq_ready(step->seqs[i].seq) ? KVMM_OK : why;
-            return why;
+        advance_all(b);
+        if (step->n == 0 || (b->blamed < b->n && !b->partial))
+            return false;
+        size_t last = step->n; /* the last one that is not ready */
+        bool starved = false;
+        for (size_t i = 0; i < step->n; i++) {
+            last = seq_ready(step->seqs[i].seq) ? last : i;
+            starved |= step->seqs[i].starved && !seq_ready(step->seqs[i].seq);
         }
-        if ((starved && vmm_frames_free(mm->frames) > 0) || (mm->n_moving == 0 && !mm->pending))
-            continue;
-        vmm_wait(mm);
+        if (last == step->n)
+            return true;
+        int why;
+        if (starved && !find_room(b, &why))
+            drop_seq(b, last, why); /* what it held may do for the others */
+        else if (vmm_can_change(mm) && !(starved && vmm_frames_free(mm->frames) > 0))
+            vmm_wait(mm);
     }
 }
 
@@ -296,51 +327,62 @@ static void mark_written(kvmm_seq *seq, uint32_t n_tokens)
             uint64_t index = (uint64_t)g * seq->group_frames + f;
             struct vmm_entry *entry = &seq->entries[index];
             if (entry->host || entry->nvme) {
-                vmm_entry_drop_copies(seq, index);
+                vmm_entry_forget(seq, index, VMM_COPY_HOST | VMM_COPY_NVME);
                 entry->generation++;
             }
         }
     }
 }
 
-static int begin_locked(kvmm *mm, struct kvmm_want *wants, size_t n, unsigned flags, kvmm_step **out)
+static bool all_ready(const kvmm_step *step)
 {
-    kvmm_step *step = step_take(mm, n);
-    if (!step) {
-        for (size_t i = 0; i < n; i++)
-            wants[i].status = KVMM_ERR_NO_HOST_MEMORY;
-        return KVMM_ERR_NO_HOST_MEMORY;
-    }
-    vmm_reap_steps(mm);
-    int rc = admit(mm, step, wants, n, flags);
-    if (rc)
-        goto err_retreat;
     bool ready = true;
     for (size_t i = 0; i < step->n; i++)
         ready &= seq_ready(step->seqs[i].seq);
-    if (!ready) {
-        uint64_t start = mm->now_ns(mm->user);
-        rc = make_resident(step, flags);
-        vmm_count(mm, VMM_COUNT_STEPS_WAITED, 1);
-        vmm_count(mm, VMM_COUNT_WAIT_NS, mm->now_ns(mm->user) - start);
-        vmm_publish_usage(mm);
-        if (rc)
-            goto err_retreat;
+    return ready;
+}
+
+/* The slow path, timed. A call that succeeds leaves the thread's message as it was. */
+static bool make_resident_timed(struct begin *b)
+{
+    struct vmm_message message;
+    vmm_message_save(&message);
+    uint64_t start = b->mm->now_ns(b->mm->user);
+    bool resident = make_resident(b);
+    vmm_count(b->mm, VMM_COUNT_STEPS_WAITED, 1);
+    vmm_count(b->mm, VMM_COUNT_WAIT_NS, b->mm->now_ns(b->mm->user) - start);
+    vmm_publish_usage(b->mm);
+    vmm_message_restore(&message);
+    return resident;
+}
+
+static int begin_locked(struct begin *b, kvmm_step **out)
+{
+    kvmm *mm = b->mm;
+    vmm_reap_steps(mm);
+    if (!admit(b))
+        goto err_retreat;
+    for (size_t i = 0; i < b->step->n; i++) {
+        vmm_stop_background(b->step->seqs[i].seq);
+        vmm_seq_keep(b->step->seqs[i].seq);
     }
-    for (size_t i = 0; i < step->n; i++)
-        mark_written(step->seqs[i].seq, step->seqs[i].n_tokens);
+    if (!all_ready(b->step) && !make_resident_timed(b))
+        goto err_retreat;
+    for (size_t i = 0; i < b->step->n; i++)
+        mark_written(b->step->seqs[i].seq, b->step->seqs[i].n_tokens);
     vmm_count(mm, VMM_COUNT_STEPS, 1);
     mm->n_open_steps++;
-    *out = step;
+    *out = b->step;
     return KVMM_OK;
 
 err_retreat:
-    while (step->n)
-        retreat(step->seqs[--step->n].seq);
-    step_give(step);
+    while (b->step->n)
+        retreat(b->step->seqs[--b->step->n].seq);
+    step_give(b->step);
     vmm_publish_usage(mm);
     pthread_cond_broadcast(&mm->changed);
-    return rc;
+    vmm_message_restore(&b->reason);
+    return b->wants[b->blamed].status;
 }
 
 int kvmm_step_begin(kvmm *mm, struct kvmm_want *wants, size_t n, unsigned flags, kvmm_step **step)
@@ -349,8 +391,14 @@ int kvmm_step_begin(kvmm *mm, struct kvmm_want *wants, size_t n, unsigned flags,
         return vmm_fail(KVMM_ERR_INVALID, "kvmm_step_begin: mm, wants and step must not be NULL, nor n 0");
     if (flags & ~KVMM_STEP_PARTIAL)
         return vmm_fail(KVMM_ERR_INVALID, "kvmm_step_begin: unknown flags %#x", flags);
+    int rc = KVMM_ERR_NO_HOST_MEMORY;
     pthread_mutex_lock(&mm->lock);
-    int rc = begin_locked(mm, wants, n, flags, step);
+    struct begin b = {.mm = mm, .wants = wants, .n = n, .partial = flags & KVMM_STEP_PARTIAL, .blamed = n};
+    b.step = step_take(mm, n);
+    if (b.step)
+        rc = begin_locked(&b, step);
+    for (size_t i = 0; !b.step && i < n; i++)
+        wants[i].status = rc;
     pthread_mutex_unlock(&mm->lock);
     return rc;
 }
@@ -378,7 +426,7 @@ int kvmm_step_end(kvmm_step **handle, void *stream)
         step->next = mm->pending;
         mm->pending = step;
     }
-    if (mm->n_resuming)
+    if (mm->n_resuming + mm->n_suspending)
         vmm_pump(mm);
     if (mm->n_waiters)
         pthread_cond_broadcast(&mm->changed);

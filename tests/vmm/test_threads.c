@@ -121,7 +121,7 @@ START_TEST(threads_with_sequences_of_their_own)
         ck_assert_msg(!workers[i].failed, "thread %u: %s", i, workers[i].failed);
         met += workers[i].n_met;
     }
-    ck_assert_uint_gt(met, workers[0].n_rounds);
+    ck_assert_uint_gt(met, workers[0].n_rounds / 4); /* of 4 threads' rounds */
     ck_assert_int_eq(kvmm_close(&mm), KVMM_OK);
 }
 END_TEST

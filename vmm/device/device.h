@@ -33,10 +33,11 @@ struct vmm_device_ops {
     void (*frame_release)(struct vmm_device *dev, uint32_t frame);
 
     /* Maps frames[0 … n) at base + i × frame_bytes, readable and writable. Precondition: base lies in a reserved range,
-     * aligned, and nothing is mapped there. All or none: on failure nothing is mapped. */
+     * aligned, and nothing is mapped there. All or none: on failure nothing is mapped, except with DEVICE: then the
+     * frames must not be used again. */
     int (*map)(struct vmm_device *dev, void *base, const uint32_t *frames, size_t n);
-    /* Unmaps n frames that are mapped at base. The addresses stay reserved and are not readable. Can't fail in a
-     * way that the caller could answer: a device that refuses is lost, and says KVMM_ERR_DEVICE. */
+    /* Unmaps n frames that are mapped at base. The addresses stay reserved and are not readable. On failure nothing
+     * changed: NO_ADDRESS_SPACE where the kernel has no room for it now, DEVICE if the device is lost. */
     int (*unmap)(struct vmm_device *dev, void *base, size_t n);
 
     /* An address where the CPU, and I/O on its behalf, can read and write the frame's bytes while the frame is mapped

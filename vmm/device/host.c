@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "kvmm/kvmm.h"
@@ -102,11 +103,17 @@ static void host_frame_release(struct vmm_device *dev, uint32_t frame)
 
 static int host_unmap(struct vmm_device *dev, void *base, size_t n)
 {
-    void *p =
-        mmap(base, n * dev->frame_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
-    if (p == MAP_FAILED)
-        return vmm_fail(KVMM_ERR_DEVICE, "%zu frames can't be unmapped: %s", n, strerror(errno));
-    return KVMM_OK;
+    size_t bytes = n * dev->frame_bytes;
+    if (mmap(base, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) != MAP_FAILED)
+        return KVMM_OK;
+    /* At vm.max_map_count no mapping can be made, but whole ones can still be closed to access. */
+    int error = errno;
+    if (mprotect(base, bytes, PROT_NONE) == 0) {
+        madvise(base, bytes, MADV_DONTNEED);
+        return KVMM_OK;
+    }
+    return vmm_fail(KVMM_ERR_NO_ADDRESS_SPACE, "%zu frames can't be unmapped: %s%s", n, strerror(error),
+                    error == ENOMEM ? " (see vm.max_map_count)" : "");
 }
 
 static int host_map(struct vmm_device *dev, void *base, const uint32_t *frames, size_t n)
@@ -122,8 +129,8 @@ static int host_map(struct vmm_device *dev, void *base, const uint32_t *frames, 
                        MAP_SHARED | MAP_FIXED | MAP_POPULATE, host->memfd, (off_t)frames[done] * (off_t)bytes);
         if (p == MAP_FAILED) {
             int error = errno;
-            if (done)
-                host_unmap(dev, base, done);
+            if (host_unmap(dev, base, done + run))
+                return KVMM_ERR_DEVICE; /* frames are where nobody will look for them */
             return vmm_fail(KVMM_ERR_NO_ADDRESS_SPACE, "%zu frames can't be mapped: %s%s", run, strerror(error),
                             error == ENOMEM ? " (see vm.max_map_count)" : "");
         }
@@ -216,6 +223,7 @@ int vmm_host_device_open(size_t frame_bytes, uint32_t max_frames, struct vmm_dev
         return vmm_fail(KVMM_ERR_INVALID, "the device budget is smaller than one frame of %zu bytes", frame_bytes);
 
     int rc = KVMM_ERR_NO_HOST_MEMORY;
+    struct rlimit limit;
     size_t bytes = (size_t)max_frames * frame_bytes;
     struct host_device *host = calloc(1, sizeof *host);
     if (!host)
@@ -230,6 +238,12 @@ int vmm_host_device_open(size_t frame_bytes, uint32_t max_frames, struct vmm_dev
     if (host->memfd < 0) {
         vmm_fail(rc, "memfd_create: %s", strerror(errno));
         goto err_free;
+    }
+    /* Beyond the limit ftruncate would end the process by SIGXFSZ. */
+    if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur < bytes) {
+        vmm_fail(rc, "a memfd of %zu bytes is over the file size limit of %llu (ulimit -f)", bytes,
+                 (unsigned long long)limit.rlim_cur);
+        goto err_close;
     }
     if (ftruncate(host->memfd, (off_t)bytes)) {
         vmm_fail(rc, "a memfd of %zu bytes can't be made: %s", bytes, strerror(errno));

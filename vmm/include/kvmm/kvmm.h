@@ -24,6 +24,7 @@
  *   - The library never exits, aborts or prints. It speaks through kvmm_config.log, if that is set.
  *   - Thread safety: any thread may call any function on the same kvmm at the same time. A sequence may be in one
  *     step at a time. A handle must not be used once its close, destroy or end call was entered.
+ *   - A forked child has none of it: it must not call kvmm functions on its parent's handles, nor touch the ranges.
  *   - Sizes are bytes, lengths are tokens, times are nanoseconds, unless a name says otherwise.
  */
 #ifndef KVMM_KVMM_H
@@ -138,7 +139,7 @@ static inline void *kvmm_layout_at(const struct kvmm_layout *l, uint32_t layer, 
 }
 
 /* Bytes that n_tokens tokens of one sequence occupy in frames of frame_bytes: what they count against a budget.
- * 0 if the geometry is invalid or frame_bytes is 0. */
+ * 0 if the geometry is invalid or frame_bytes is 0; UINT64_MAX if it is that much or more. */
 KVMM_API uint64_t kvmm_geometry_bytes(const struct kvmm_geometry *g, size_t frame_bytes, uint32_t n_tokens);
 
 /* ---- open and close ------------------------------------------------------------------------------------------ */
@@ -194,7 +195,8 @@ KVMM_API int kvmm_open(const struct kvmm_config *cfg, kvmm **mm);
 
 /* Destroys all sequences, waits for transfers in flight, gives everything back and sets *mm to NULL. NULL and
  * pointers to NULL are ignored. All sequence handles are invalid afterwards.
- * Errors: STATE while a step is open (nothing changed, *mm stays). */
+ * Errors: STATE while a step is open (nothing changed); NO_ADDRESS_SPACE, DEVICE as kvmm_seq_destroy() (the sequences
+ * before that one are gone). *mm stays then. */
 KVMM_API int kvmm_close(kvmm **mm);
 
 /* ---- sequences ----------------------------------------------------------------------------------------------- */
@@ -205,7 +207,8 @@ KVMM_API int kvmm_close(kvmm **mm);
 KVMM_API int kvmm_seq_create(kvmm *mm, uint32_t max_tokens, kvmm_seq **seq);
 
 /* Frees the sequence, its frames in all tiers and its range; sets *seq to NULL. Waits for its transfers in flight.
- * NULL and pointers to NULL are ignored. Errors: STATE while in a step (*seq stays). */
+ * NULL and pointers to NULL are ignored. Errors: STATE while in a step; NO_ADDRESS_SPACE if the kernel has no room to
+ * unmap it now; DEVICE. *seq stays then. */
 KVMM_API int kvmm_seq_destroy(kvmm_seq **seq);
 
 /* Tokens held: grows by kvmm_step_end(), shrinks by kvmm_seq_truncate(). */
@@ -216,7 +219,8 @@ KVMM_API void kvmm_seq_layout(const kvmm_seq *seq, struct kvmm_layout *layout);
 
 /* Keeps the first n_tokens tokens. Whole frames behind them are freed in every tier; the rest of the last page keeps
  * its bytes until they are overwritten. A sequence that lost data is whole again if n_tokens ≤ valid_tokens.
- * Errors: INVALID (n_tokens over the length), STATE (in a step). */
+ * Errors: INVALID (n_tokens over the length), STATE (in a step), NO_ADDRESS_SPACE (no room to unmap them now), DEVICE;
+ * the length is unchanged then. */
 KVMM_API int kvmm_seq_truncate(kvmm_seq *seq, uint32_t n_tokens);
 
 /* The sequence won't be used for a while: its frames start to leave the device in the background, before those of
@@ -241,8 +245,8 @@ struct kvmm_seq_info {
     uint32_t pins;
     uint64_t n_frames; /* frames that hold its tokens, wherever they are */
     uint64_t n_device; /* of them: on the device */
-    uint64_t n_host;   /* only in host memory */
-    uint64_t n_nvme;   /* only on NVMe */
+    uint64_t n_host;   /* in host memory, also while they are on their way to the device */
+    uint64_t n_nvme;   /* on NVMe alone, likewise */
     uint64_t n_lost;
 };
 KVMM_API void kvmm_seq_get_info(const kvmm_seq *seq, struct kvmm_seq_info *info);
