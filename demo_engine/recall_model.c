@@ -581,26 +581,3 @@ int recall_model_write(const char *path, const struct recall_config *config, str
     free(model.block);
     return rc;
 }
-
-/* Whether all that follows `window` (RECALL_LOOKBACK bytes) in text is `next`. */
-static bool always_followed_by(const char *text, size_t len, const char *window, char next)
-{
-    const char *end = text + len, *at = text;
-    while ((at = memmem(at, (size_t)(end - at), window, RECALL_LOOKBACK)) != NULL) {
-        if (at + RECALL_LOOKBACK == end || at[RECALL_LOOKBACK] != next)
-            return false;
-        at++;
-    }
-    return true;
-}
-
-size_t recall_quotable(const char *text, size_t len, size_t start)
-{
-    size_t n = 0;
-    if (len < RECALL_LOOKBACK || start > len - RECALL_LOOKBACK)
-        return 0;
-    for (const char *window = text + start; window + RECALL_LOOKBACK < text + len; window++, n++)
-        if (!always_followed_by(text, len, window, window[RECALL_LOOKBACK]))
-            break;
-    return n;
-}

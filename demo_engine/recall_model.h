@@ -21,9 +21,4 @@ void recall_config_init(struct recall_config *config);
  * bytes on every machine. -1: err names the path and the reason; nothing is left behind. */
 int recall_model_write(const char *path, const struct recall_config *config, struct engine_error *err);
 
-/* How many bytes the model quotes when the context is `text` and then its 16 bytes from `start` on: up to the end of
- * text, or to where 16 bytes stand more than once in it with different sequels, and the answer is a mixture. 0 if
- * those first 16 bytes are not all in text. O(len × result). */
-size_t recall_quotable(const char *text, size_t len, size_t start);
-
 #endif
