@@ -41,10 +41,14 @@ WRAP(void *, malloc, NULL, ENOMEM, (size_t n), (n))
 WRAP(void *, calloc, NULL, ENOMEM, (size_t n, size_t size), (n, size))
 WRAP(void *, realloc, NULL, ENOMEM, (void *p, size_t n), (p, n))
 WRAP(char *, strdup, NULL, ENOMEM, (const char *s), (s))
+/* Under both names: the build may ask for 64-bit offsets. */
 WRAP(int, fstat, -1, EIO, (int fd, struct stat *st), (fd, st))
+WRAP(int, fstat64, -1, EIO, (int fd, struct stat *st), (fd, st))
 WRAP(int, fsync, -1, EIO, (int fd), (fd))
 WRAP(int, rename, -1, EXDEV, (const char *from, const char *to), (from, to))
 WRAP(void *, mmap, MAP_FAILED, ENOMEM, (void *at, size_t n, int prot, int flags, int fd, off_t offset),
+     (at, n, prot, flags, fd, offset))
+WRAP(void *, mmap64, MAP_FAILED, ENOMEM, (void *at, size_t n, int prot, int flags, int fd, off_t offset),
      (at, n, prot, flags, fd, offset))
 
 ssize_t __real_write(int fd, const void *data, size_t n);
