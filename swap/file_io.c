@@ -11,9 +11,11 @@
 #include "swap/checksum.h"
 #include "swap/choose.h"
 #include "swap/file.h"
+#include "swap/thread.h"
 
-#define ERROR_LIMIT 8        /* final errors in a row that make the store fail */
-#define BACK_OFF_NS 1000000u /* before the second try; four times as long before the third */
+#define ERROR_LIMIT 8                    /* final errors in a row that make the store fail */
+#define FULL_NS     UINT64_C(1000000000) /* between two tries to write on a full file system */
+#define BACK_OFF_NS 1000000u             /* before the second try; four times as long before the third */
 
 static struct file_store *file_of(struct swap_io *io)
 {
@@ -88,10 +90,16 @@ static int settle(struct swap_io *io, int64_t result)
         newly_failed = !store->failed && (device_gone(result) || file->n_errors >= ERROR_LIMIT);
         store->failed |= newly_failed;
     }
-    if (io->request.write && result != 0)
+    bool write = io->request.write;
+    if (write && no_room(result))
+        store->full_until_ns = swap_now_ns() + FULL_NS; /* any other slot would find no room either */
+    else if (write && result != 0)
         swap_slots_blame(&store->slots, io->slot);
-    int settled = store->failed ? -ENODEV : result == -EBADMSG ? -EBADMSG : result != 0 ? -EIO : 0;
-    if (io->request.write && settled == 0)
+    /* What was read and verified is right, whatever has become of the store. */
+    int settled = result == -EBADMSG ? -EBADMSG : result != 0 ? -EIO : 0;
+    if (store->failed && (write || result != 0))
+        settled = -ENODEV;
+    if (write && settled == 0)
         swap_slots_fill(&store->slots, io->slot, io->checksum);
     pthread_mutex_unlock(&store->lock);
     if (newly_failed)

@@ -5,6 +5,7 @@
 #include <stddef.h>
 
 #include "swap/checksum.h"
+#include "swap/thread.h"
 
 void swap_store_init(struct swap_store *store, const struct swap_store_ops *ops, size_t block_bytes, uint64_t seed,
                      struct swap_crew *crew)
@@ -35,9 +36,10 @@ int swap_slot_alloc(struct swap_store *store, uint32_t *slot)
 {
     for (;;) {
         pthread_mutex_lock(&store->lock);
-        int result = store->failed ? -ENODEV : swap_slots_take(&store->slots, slot);
+        bool full = store->full_until_ns != 0 && swap_now_ns() < store->full_until_ns;
+        int result = store->failed ? -ENODEV : full ? -ENOSPC : swap_slots_take(&store->slots, slot);
         pthread_mutex_unlock(&store->lock);
-        if (result != -ENOSPC || store->ops->grow == NULL)
+        if (result != -ENOSPC || full || store->ops->grow == NULL)
             return result;
         /* Others may take what was grown before we come back, so this can go round. */
         result = store->ops->grow(store);
@@ -107,22 +109,22 @@ static void refuse(struct swap_io *io, int result)
 }
 
 /* Readies an io. Returns 0, or why it can't begin. Under lock. */
-static int begin(struct swap_store *store, struct swap_io *io)
+static int begin(struct swap_store *store, struct swap_io *io, bool write)
 {
     io->store = store;
     io->tries = 0;
     io->stage = 0;
-    if (store->failed)
+    if (store->failed && write)
         return -ENODEV;
     if (!swap_slots_owned(&store->slots, io->slot) || (uintptr_t)io->buf % SWAP_ALIGN != 0)
-        return -EINVAL;
+        return store->failed ? -ENODEV : -EINVAL; /* a failed store has refused the slot */
     return 0;
 }
 
 void swap_put(struct swap_store *store, struct swap_io *io)
 {
     pthread_mutex_lock(&store->lock);
-    int result = begin(store, io);
+    int result = begin(store, io, true);
     if (result == 0)
         swap_slots_empty(&store->slots, io->slot);
     pthread_mutex_unlock(&store->lock);
@@ -135,9 +137,9 @@ void swap_put(struct swap_store *store, struct swap_io *io)
 void swap_get(struct swap_store *store, struct swap_io *io)
 {
     pthread_mutex_lock(&store->lock);
-    int result = begin(store, io);
+    int result = begin(store, io, false);
     if (result == 0 && !swap_slots_full(&store->slots, io->slot, &io->checksum))
-        result = -EBADMSG;
+        result = store->failed ? -ENODEV : -EBADMSG;
     pthread_mutex_unlock(&store->lock);
     if (result < 0)
         refuse(io, result);

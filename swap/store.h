@@ -28,6 +28,7 @@ struct swap_store {
     pthread_mutex_t lock;
     struct swap_slots slots; /* under lock */
     bool failed;             /* under lock */
+    uint64_t full_until_ns;  /* a write found no room: no slot is handed out before; under lock */
     uint64_t n_retries;      /* under lock */
 };
 

@@ -15,8 +15,10 @@
  *   -ENOSPC   no free slot, and the store can't grow
  *   -EBADMSG  the bytes read back, twice, are not the ones that were put
  *   -EIO      the transfer failed for good (it was tried again as SWAP_TRIES says); a slot whose write failed is
- *             retired when it is freed: never handed out again
- *   -ENODEV   the store has failed as a whole: too many errors in a row, or the device is gone. Every later io gets it.
+ *             retired when it is freed: never handed out again, unless it failed for want of room in the file system:
+ *             then no slot is handed out for a second
+ *   -ENODEV   the store has failed as a whole: too many errors in a row, or the device is gone. Every later put gets it,
+ *             and every get that does not succeed: what can still be read is.
  *   -EINVAL   the slot isn't owned, or buf isn't aligned: the caller's mistake
  */
 #ifndef SWAP_SWAP_H

@@ -12,6 +12,8 @@ int swap_thread_start(pthread_t *thread, const char *name, void *(*run)(void *ar
     sigdelset(&blocked, SIGBUS);
     sigdelset(&blocked, SIGFPE);
     sigdelset(&blocked, SIGILL);
+    sigdelset(&blocked, SIGTRAP);
+    sigdelset(&blocked, SIGSYS); /* how a seccomp filter asks its handler: blocked, it kills */
     /* A thread inherits its maker's mask, so the mask changes for the moment of making. */
     int error = pthread_sigmask(SIG_SETMASK, &blocked, &before);
     if (error != 0)

@@ -320,11 +320,34 @@ static int make_ring(struct uring *uring)
     return result;
 }
 
+/* Where making a ring is allowed but using it is not, one knows only after trying. */
+static int try_ring(struct io_uring *ring)
+{
+    struct io_uring_cqe *cqe;
+    io_uring_prep_nop(io_uring_get_sqe(ring));
+    int result;
+    while ((result = io_uring_submit_and_wait(ring, 1)) == -EINTR)
+        ;
+    if (result < 0)
+        return result;
+    result = io_uring_peek_cqe(ring, &cqe);
+    if (result < 0)
+        return result;
+    result = cqe->res;
+    io_uring_cqe_seen(ring, cqe);
+    return result;
+}
+
 static int open_ring(struct uring *uring)
 {
     int result = make_ring(uring);
     if (result < 0)
         return result;
+    result = try_ring(&uring->ring);
+    if (result < 0) {
+        io_uring_queue_exit(&uring->ring);
+        return result;
+    }
     /* Survives an engine that closes descriptors it doesn't know, and saves a look-up a call. */
     io_uring_register_ring_fd(&uring->ring);
     uring->info.fixed_file = io_uring_register_files(&uring->ring, &uring->fd, 1) == 0;
