@@ -198,7 +198,7 @@ START_TEST(truncated_models_are_refused)
     size_t size;
     uint8_t *image = load_small(&size);
     uint64_t state = 3;
-    for (uint32_t i = 0; i < test_scaled(40); i++) {
+    for (uint32_t i = 0; i < (uint32_t)scaled(40); i++) {
         size_t cut = (size_t)(test_random(&state) % (i % 2 ? size : 20000));
         run_spoilt(image, cut, "cut", cut);
     }
@@ -211,7 +211,7 @@ START_TEST(flipped_bits_do_no_harm)
     size_t size;
     uint8_t *image = load_small(&size);
     uint64_t state = 4;
-    for (uint32_t i = 0; i < test_scaled(120); i++) {
+    for (uint32_t i = 0; i < (uint32_t)scaled(120); i++) {
         size_t at = (size_t)(test_random(&state) % 20000); /* metadata and the tensor table */
         uint8_t bit = (uint8_t)(1u << test_random(&state) % 8);
         image[at] ^= bit;

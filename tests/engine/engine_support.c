@@ -57,13 +57,6 @@ void *test_random_elements(enum gguf_type type, size_t n, float size, uint64_t *
     return data;
 }
 
-uint32_t test_scaled(uint32_t n)
-{
-    const char *scale = getenv("KVMM_TEST_SCALE");
-    uint64_t scaled = (uint64_t)n * (scale ? strtoul(scale, NULL, 10) : 100) / 100;
-    return scaled < 1 ? 1 : (uint32_t)scaled;
-}
-
 /* ---- the temporary directory --------------------------------------------------------------------------------- */
 
 static char dir_path[64];

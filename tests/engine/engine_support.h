@@ -6,6 +6,7 @@
 
 #include <check.h>
 
+#include "tests/support/scale.h"
 #include "conversation.h"
 #include "engine.h"
 #include "gguf_write.h"
@@ -17,8 +18,6 @@ uint64_t test_random(uint64_t *state);
 float test_random_float(uint64_t *state);
 /* n elements of a GGUF type, of magnitude `size` or less, malloc'd. */
 void *test_random_elements(enum gguf_type type, size_t n, float size, uint64_t *state);
-/* KVMM_TEST_SCALE (percent, default 100) of n, at least 1: seeded loops are shorter under slow checkers. */
-uint32_t test_scaled(uint32_t n);
 
 /* ---- models ---- */
 

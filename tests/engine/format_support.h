@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "tests/support/scale.h"
 #include "gguf.h"
 
 /* ck_assert_msg for inner loops: that one writes its place to a pipe each time, this one only if it fails. */
@@ -28,14 +29,6 @@ static inline uint64_t format_random(uint64_t *state)
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9U;
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebU;
     return z ^ (z >> 31);
-}
-
-/* KVMM_TEST_SCALE (percent, default 100) of n, at least 1: seeded loops are shorter under slow checkers. */
-static inline uint32_t format_scaled(uint32_t n)
-{
-    const char *scale = getenv("KVMM_TEST_SCALE");
-    uint64_t scaled = scale != NULL ? (uint64_t)n * strtoul(scale, NULL, 10) / 100 : n;
-    return scaled > 0 ? (uint32_t)scaled : 1;
 }
 
 static char format_dir[] = "/tmp/kvmm-format-XXXXXX";

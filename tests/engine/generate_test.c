@@ -88,7 +88,7 @@ static void nothing_shows(const char *model, enum kvmm_dtype kv_type)
     static const uint32_t chunks[] = {512, 1, 7, 16, 33};
     static const enum kvmm_layout_kind layouts[] = {KVMM_PAGE_MAJOR, KVMM_TOKEN_MAJOR, KVMM_LAYER_MAJOR};
     struct outcome first = {0};
-    const uint32_t runs = test_scaled(15) < 4 ? 4 : test_scaled(15);
+    const uint32_t runs = (uint32_t)scaled(15) < 4 ? 4 : (uint32_t)scaled(15);
     for (uint32_t k = 0; k < runs; k++) {
         const uint32_t chunk = chunks[k % 5], threads = 1 + k % 4;
         const struct engine_cache_config config = cache_for(layouts[k % 3], kv_type);

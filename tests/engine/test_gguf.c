@@ -550,7 +550,7 @@ START_TEST(mutations_never_crash)
     char path[64];
     snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
     uint64_t seed = 1;
-    uint32_t n = format_scaled(40000), accepted = 0;
+    uint32_t n = (uint32_t)scaled(40000), accepted = 0;
     size_t metadata = size - 512; /* about what is before the tensors' bytes, where nothing can be wrong */
     for (uint32_t i = 0; i < n; i++) {
         memcpy(mutated, image, size);

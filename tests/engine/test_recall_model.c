@@ -485,7 +485,7 @@ static double score(const struct model *m, const float *q, const float *stored, 
 static void check_lag(const struct model *m, int layer, uint32_t head, uint32_t lag)
 {
     static const uint32_t places[] = {12, 70001, 900001};
-    const uint32_t n_distances = format_scaled(SLOW ? 16384 : 131072);
+    const uint32_t n_distances = (uint32_t)scaled(SLOW ? 16384 : 131072);
     struct look_back heads = look_back(m, layer, head);
     for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
         uint32_t s = places[i];

@@ -196,7 +196,7 @@ START_TEST(random_vocabularies_merge_by_the_definition)
 {
     static struct vocabulary v;
     uint64_t seed = 7;
-    for (uint32_t round = 0, rounds = format_scaled(60); round < rounds; round++) {
+    for (uint32_t round = 0, rounds = (uint32_t)scaled(60); round < rounds; round++) {
         base_vocabulary(&v);
         for (int i = 0; i < 60; i++) { /* over a, b, c; few scores, so that many are equal */
             char text[8] = {0};
@@ -308,7 +308,7 @@ START_TEST(any_bytes_come_back)
     add_token(&v, "th", -0.5F, 1);
     add_token(&v, SPACE SPACE, -0.25F, 1);
     struct tokenizer *tok = make_tokenizer(&v, no_prefix);
-    for (uint32_t round = 0, rounds = format_scaled(3000); round < rounds; round++) {
+    for (uint32_t round = 0, rounds = (uint32_t)scaled(3000); round < rounds; round++) {
         char text[200];
         size_t len = format_random(&seed) % sizeof(text), back_len, n;
         for (size_t i = 0; i < len; i++)

@@ -127,7 +127,7 @@ START_TEST(agrees_with_the_reference)
     struct kern_pool *pool = NULL;
 
     ck_assert_int_eq(kern_pool_open(1 + (uint32_t)_i % 3, &pool), 0);
-    for (int i = 0; i < rounds(12); i++) {
+    for (int i = 0; i < (int)scaled(12); i++) {
         const struct shape s = random_shape(&rng);
         check_shape(&s, &rng, pool);
     }

@@ -45,7 +45,7 @@ static void make_head(struct sequence *s, struct rng *rng, uint32_t h, uint32_t 
     float of_block[16][KERN_MAX_HEAD_DIM];
     const float strength = 10 + (float)rng_below(rng, 200);
 
-    rng_fill(rng, of_block, sizeof(of_block) / sizeof(float), 1);
+    rng_fill(rng, &of_block[0][0], sizeof(of_block) / sizeof(float), 1);
     for (uint32_t t = 0; t < n_tokens; t++)
         for (uint32_t d = 0; d < dim; d++) {
             float *k = &s->k[t * s->kv_row + h * dim + d];
@@ -264,7 +264,7 @@ START_TEST(short_sequences)
 {
     struct rng rng = {.state = 1000 + (uint64_t)_i};
 
-    for (int i = 0; i < rounds(8); i++) {
+    for (int i = 0; i < (int)scaled(8); i++) {
         const struct kern_attention_params p = random_params(&rng, 8);
         check_sequence(&p, rng_below(&rng, 2) ? 0 : rng_below(&rng, 200), 1 + rng_below(&rng, 150), &rng);
     }
@@ -276,7 +276,7 @@ START_TEST(long_sequences)
 {
     struct rng rng = {.state = 2000 + (uint64_t)_i};
 
-    for (int i = 0; i < rounds(2); i++) {
+    for (int i = 0; i < (int)scaled(2); i++) {
         struct kern_attention_params p = random_params(&rng, 2);
         p.head_dim = p.head_dim > 80 ? 64 : p.head_dim;
         const uint32_t bound = KERN_SPLIT * (1 + rng_below(&rng, 3));

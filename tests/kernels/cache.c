@@ -145,11 +145,3 @@ int attend(const struct kern_attention_params *p, const struct kern_attention_it
     }
     return kern_attention(p, items, n_items, scratch, pool);
 }
-
-int rounds(int n)
-{
-    const char *text = getenv("KVMM_TEST_SCALE");
-    const int scale = text ? atoi(text) : 1;
-
-    return scale > 1 && n / scale > 0 ? n / scale : scale > 1 ? 1 : n;
-}

@@ -6,6 +6,7 @@
 #define TEST_KERNELS_CACHE_H
 
 #include "kernels/attention.h"
+#include "tests/support/scale.h"
 
 enum cache_layout {
     CACHE_PAGE_MAJOR,  /* [page][k|v][head][page_tokens][dim] */
@@ -43,8 +44,5 @@ void rng_fill(struct rng *rng, float *dst, size_t n, float deviation);
 /* kern_attention() with scratch of its own. */
 int attend(const struct kern_attention_params *p, const struct kern_attention_item *items, size_t n_items,
            struct kern_pool *pool);
-
-/* KVMM_TEST_SCALE in the environment divides the rounds of seeded loops; at least 1 is left. */
-int rounds(int n);
 
 #endif

@@ -95,7 +95,7 @@ START_TEST(many_short_loops)
     struct kern_pool *pool = NULL;
 
     ck_assert_int_eq(kern_pool_open(4, &pool), 0);
-    for (int i = 0; i < rounds(3000); i++) {
+    for (int i = 0; i < (int)scaled(3000); i++) {
         check_loop(pool, rng_below(&rng, 9), false);
         if (rng_below(&rng, 100) == 0) /* let them fall asleep */
             nanosleep(&(struct timespec){.tv_nsec = 500000}, NULL);
@@ -106,7 +106,7 @@ END_TEST
 
 START_TEST(open_and_close)
 {
-    for (int i = 0; i < rounds(200); i++) {
+    for (int i = 0; i < (int)scaled(200); i++) {
         struct kern_pool *pool = NULL;
         ck_assert_int_eq(kern_pool_open(1 + (uint32_t)i % 4, &pool), 0);
         if (i % 3 == 0)

@@ -66,14 +66,6 @@ void skip_word(const char *test, const char *why)
     __atomic_add_fetch(&shared->n_skipped, 1, __ATOMIC_RELAXED);
 }
 
-int scaled(int n)
-{
-    const char *percent = getenv("KVMM_TEST_SCALE");
-    long scale = percent == NULL ? 100 : strtol(percent, NULL, 10);
-    long result = n * scale / 100;
-    return result < 1 ? 1 : (int)result;
-}
-
 const char *test_dir(void)
 {
     const char *dir = getenv("KVMM_TEST_DIR");

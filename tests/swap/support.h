@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "swap/swap.h"
+#include "tests/support/scale.h"
 
 /* Runs one test case in child processes; returns the suite's exit status, 77 if every test skipped. */
 int run_suite(const char *name, TCase *tests);
@@ -21,9 +22,6 @@ int run_suite(const char *name, TCase *tests);
         return;                                                                                                        \
     } while (0)
 void skip_word(const char *test, const char *why);
-
-/* Loops scaled by KVMM_TEST_SCALE (percent; 100 if unset), at least 1. */
-int scaled(int n);
 
 /* Where files are made: KVMM_TEST_DIR, or /var/tmp. */
 const char *test_dir(void);

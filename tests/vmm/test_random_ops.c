@@ -12,6 +12,7 @@
 
 #include "fixture.h"
 #include "memory_model.h"
+#include "tests/support/scale.h"
 
 #define MAX_SEQS 40
 
@@ -244,7 +245,7 @@ START_TEST(random_operations)
     settle_threads();
     int fds = entries_in("/proc/self/fd"), threads = entries_in("/proc/self/task");
     unsigned long n_ops =
-        env_number("KVMM_TEST_OPS", 100000) / env_number("KVMM_TEST_SCALE", 1) / (sizeof variants / sizeof *variants);
+        (unsigned long)scaled((long)(env_number("KVMM_TEST_OPS", 100000) / (sizeof variants / sizeof *variants)));
     uint64_t seed = env_number("KVMM_TEST_SEED", 20261) + (uint64_t)_i;
 
     struct world *w = calloc(1, sizeof *w);

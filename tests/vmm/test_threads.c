@@ -8,6 +8,7 @@
 #include <stdio.h>
 
 #include "memory_model.h"
+#include "tests/support/scale.h"
 
 #define N_THREADS 4
 #define N_SEQS    3
@@ -100,7 +101,6 @@ static void *work(void *arg)
 
 START_TEST(threads_with_sequences_of_their_own)
 {
-    const char *scale = getenv("KVMM_TEST_SCALE");
     struct kvmm_config cfg = small_config(76, 20, "/tmp");
     cfg.policy = _i ? "clock" : "lru";
     cfg.swap_backend = _i ? "threads" : "auto";
@@ -109,10 +109,8 @@ START_TEST(threads_with_sequences_of_their_own)
     struct worker workers[N_THREADS];
     pthread_t threads[N_THREADS];
     for (unsigned i = 0; i < N_THREADS; i++) {
-        workers[i] = (struct worker){.mm = mm,
-                                     .geometry = cfg.geometry,
-                                     .random = 77 + i,
-                                     .n_rounds = 1200 / (scale ? (unsigned)atoi(scale) : 1)};
+        workers[i] =
+            (struct worker){.mm = mm, .geometry = cfg.geometry, .random = 77 + i, .n_rounds = (unsigned)scaled(1200)};
         ck_assert_int_eq(pthread_create(&threads[i], NULL, work, &workers[i]), 0);
     }
     unsigned met = 0;
