@@ -22,6 +22,10 @@
             ck_abort_msg(__VA_ARGS__);                                                                                 \
     } while (0)
 
+#ifndef KVMM_SHARED_DIR /* the build says where the source is */
+#define KVMM_SHARED_DIR "../shared"
+#endif
+
 /* splitmix64 (Steele, Lea, Flood 2014). */
 static inline uint64_t format_random(uint64_t *state)
 {
