@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <jansson.h>
 
@@ -117,26 +118,20 @@ static float random_float(uint64_t *state)
     return ((float)(next_random(state) >> 40) / (float)(1 << 24) - 0.5f) * 3.4641f;
 }
 
-static uint16_t to_half(float value, enum kern_dtype dtype)
-{
-    if (dtype == KERN_F16) {
-        _Float16 half = (_Float16)value;
-        uint16_t bits;
-        memcpy(&bits, &half, sizeof(bits));
-        return bits;
-    }
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof(bits));
-    return (uint16_t)(bits >> 16);
-}
-
 /* Every element is drawn alike, so one content does for all layouts. */
 static void fill_cache(struct bench *bench, const struct shape *shape, const struct type *type)
 {
     uint64_t state = 88172645463325252u;
-    uint16_t some[4096];
-    for (size_t i = 0; i < 4096; i++)
-        some[i] = to_half(random_float(&state), type->dtype);
+    enum { N_SOME = 4096, ROW = 16 };
+    float drawn[N_SOME];
+    uint16_t some[N_SOME];
+    for (size_t i = 0; i < N_SOME; i++)
+        drawn[i] = random_float(&state);
+    const struct kern_attention_params one_head = {
+        .n_heads = 1, .n_kv_heads = 1, .head_dim = ROW, .dtype = type->dtype};
+    const struct kern_tensor rows = {
+        .base = some, .token_stride = ROW * 2, .page_stride = ROW * 2, .head_stride = ROW * 2, .page_tokens = 1};
+    kern_store(&one_head, &rows, 0, N_SOME / ROW, drawn, ROW);
     bench->cache_bytes = (size_t)CONTEXT * N_LAYERS * 2 * shape->n_kv_heads * shape->head_dim * 2;
     for (size_t at = 0; at < bench->cache_bytes; at += 2 * 997)
         memcpy(bench->cache + at, some + next_random(&state) % 3000,
@@ -321,13 +316,15 @@ static int run(struct bench *bench)
                     row++->work = (enum work)work;
                 }
     for (uint64_t round = 0; round < bench->options.n_rounds; round++) {
-        fprintf(stderr, "\rround %llu of %llu ", (unsigned long long)round + 1,
-                (unsigned long long)bench->options.n_rounds);
+        if (isatty(STDERR_FILENO))
+            fprintf(stderr, "\rround %llu of %llu ", (unsigned long long)round + 1,
+                    (unsigned long long)bench->options.n_rounds);
         int status = run_round(bench, round);
         if (status != COMMAND_DONE)
             return status;
     }
-    fprintf(stderr, "\r                      \r");
+    if (isatty(STDERR_FILENO))
+        fprintf(stderr, "\r                      \r");
     if (bench->options.json)
         print_json(bench);
     else

@@ -53,10 +53,16 @@ double peaks_read_bandwidth(struct kern_pool *pool, const void *memory, size_t b
 #define ROUNDS 2000000u /* about 10 ms */
 #define CHAINS 12u      /* independent ones, more than latency × width of any FMA unit */
 
+#ifdef __clang__
+#define UNROLLED
+#else
+#define UNROLLED optimize("O3"),
+#endif
+
 /* One body for each vector width; the compiler keeps the chains in registers and contracts a * b + c. */
 #define DEFINE_MULTIPLY_ADD(name, bytes, isa)                                                                          \
     typedef float name##_vector __attribute__((vector_size(bytes)));                                                   \
-    __attribute__((target(isa), optimize("O3"))) static void name(void *ctx, uint32_t i, uint32_t thread)              \
+    __attribute__((UNROLLED target(isa))) static void name(void *ctx, uint32_t i, uint32_t thread)                     \
     {                                                                                                                  \
         name##_vector chains[CHAINS], scale = {0}, step = {0};                                                         \
         scale += 0.999f;                                                                                               \
@@ -72,7 +78,7 @@ double peaks_read_bandwidth(struct kern_pool *pool, const void *memory, size_t b
         float_sink = sum[0];                                                                                           \
     }
 
-#if defined(__x86_64__) && !defined(__clang__)
+#ifdef __x86_64__
 DEFINE_MULTIPLY_ADD(multiply_add_512, 64, "avx512f")
 DEFINE_MULTIPLY_ADD(multiply_add_256, 32, "avx2,fma")
 #endif
@@ -95,7 +101,7 @@ double peaks_arithmetic(struct kern_pool *pool, int tries)
 {
     void (*body)(void *ctx, uint32_t i, uint32_t thread) = multiply_add_plain;
     double lanes = 4;
-#if defined(__x86_64__) && !defined(__clang__)
+#ifdef __x86_64__
     if (__builtin_cpu_supports("avx512f")) {
         body = multiply_add_512;
         lanes = 16;
