@@ -194,7 +194,7 @@ static int try_write(struct file_store *file, char *reason, size_t reason_size)
     while ((written = pwrite(file->fd, block, bytes, 0)) < 0) {
         if (errno == EINTR)
             continue;
-        int flags = fcntl(file->fd, F_GETFL);
+        int flags = fcntl(file->fd, F_GETFL, 0);
         if (errno != EINVAL || !file->direct || fcntl(file->fd, F_SETFL, flags & ~O_DIRECT) != 0)
             break;
         file->direct = false;

@@ -65,7 +65,7 @@ static int check_alignment(const struct swap_file_config *config, int fd, char *
 /* O_DIRECT is set afterwards: open() with it may make the file and then fail (open(2), BUGS). */
 static bool set_direct(int fd)
 {
-    int flags = fcntl(fd, F_GETFL);
+    int flags = fcntl(fd, F_GETFL, 0);
     return flags >= 0 && fcntl(fd, F_SETFL, flags | O_DIRECT) == 0;
 }
 

@@ -75,7 +75,7 @@ static bool all_nan(const struct scene *s, uint32_t t, uint32_t kv_head)
 
 static bool same_as_before(const struct scene *s, uint32_t t)
 {
-    return memcmp(s->out[t], s->before[t], sizeof(s->out[t])) == 0;
+    return memcmp((const void *)s->out[t], (const void *)s->before[t], sizeof(s->out[t])) == 0; /* bits */
 }
 
 static void spoil(struct scene *s, uint32_t at, bool in_k, float value)
@@ -102,7 +102,8 @@ static void check_spoilt(struct scene *s, uint32_t at, bool in_k)
     }
     cache_fill(&s->cache, &s->p, at, 1, s->k[at], s->v[at]);
     scene_run(s);
-    ck_assert_msg(memcmp(s->out, s->before, sizeof(s->out)) == 0, "the same cache, another result");
+    ck_assert_msg(memcmp((const void *)s->out, (const void *)s->before, sizeof(s->out)) == 0,
+                  "the same cache, another result");
 }
 
 /* A NaN shows in all queries from its token on, and in none before, though they share a call, a tile and a block. */
@@ -169,7 +170,8 @@ START_TEST(equal_scores_give_the_mean)
     cache_fill(&scene.cache, &scene.p, 0, TOKENS, scene.k[0], scene.v[0]);
     scene_run(&scene);
     for (uint32_t t = 0; t < TOKENS; t++) {
-        const float mean = (float)((t + 1) / 2) / (float)(t + 1);
+        const uint32_t n_ones = (t + 1) / 2;
+        const float mean = (float)n_ones / (float)(t + 1);
         for (uint32_t i = 0; i < HEADS * DIM; i++)
             if (fabsf(scene.out[t][i] - mean) > 1e-6f)
                 ck_abort_msg("query %u: %g, not %g", t, (double)scene.out[t][i], (double)mean);

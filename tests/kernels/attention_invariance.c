@@ -49,7 +49,8 @@ static void make_head(struct sequence *s, struct rng *rng, uint32_t h, uint32_t 
     for (uint32_t t = 0; t < n_tokens; t++)
         for (uint32_t d = 0; d < dim; d++) {
             float *k = &s->k[t * s->kv_row + h * dim + d];
-            const float angle = (float)t * powf(4, -(float)(d / 2)) + (float)(d % 2) * 1.5707964f;
+            const uint32_t pair = d / 2;
+            const float angle = (float)t * powf(4, -(float)pair) + (float)(d % 2) * 1.5707964f;
             if (kind == 1)
                 *k *= rng_below(rng, 64) == 0 ? 8.0f : 0.5f;
             else if (kind == 2)
@@ -63,10 +64,10 @@ static void make_head(struct sequence *s, struct rng *rng, uint32_t h, uint32_t 
         return;
     for (uint32_t i = 0; i < s->n_queries; i++)
         for (uint32_t j = 0; j < group * dim; j++) {
-            const uint32_t d = j % dim;
-            const float back = (float)(s->first_pos + i) - (float)(j / dim) * 9;
+            const uint32_t d = j % dim, pair = d / 2, head = j / dim;
+            const float back = (float)(s->first_pos + i) - (float)head * 9;
             s->q[i * s->q_row + h * group * dim + j] =
-                strength * sinf(back * powf(4, -(float)(d / 2)) + (float)(d % 2) * 1.5707964f);
+                strength * sinf(back * powf(4, -(float)pair) + (float)(d % 2) * 1.5707964f);
         }
 }
 
@@ -135,7 +136,7 @@ static void same_bits(const struct sequence *s, const char *what, uint32_t which
     const size_t n = s->n_queries * s->q_row;
     size_t i = 0;
 
-    while (i < n && memcmp(&s->out[i], &s->want[i], sizeof(float)) == 0)
+    while (i < n && memcmp((const void *)&s->out[i], (const void *)&s->want[i], sizeof(float)) == 0)
         i++;
     ck_assert_msg(i == n, "%s %u on %s, dtype %d, heads %u/%u of %u, first %u, queries %u: query %zu", what, which,
                   kern_isa_name(s->p.isa), (int)s->p.dtype, s->p.n_heads, s->p.n_kv_heads, s->p.head_dim, s->first_pos,

@@ -14,7 +14,7 @@ static size_t up(size_t n, size_t unit)
     return (n + unit - 1) / unit * unit;
 }
 
-static struct kern_tensor tensor(uint8_t *base, size_t page_stride, size_t token_stride, size_t head_stride,
+static struct kern_tensor tensor(const uint8_t *base, size_t page_stride, size_t token_stride, size_t head_stride,
                                  uint32_t page_tokens)
 {
     return (struct kern_tensor){.base = base,

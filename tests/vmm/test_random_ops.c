@@ -217,7 +217,7 @@ static const struct variant variants[] = {
      .backend = "auto",
      .policy = "clock",
      .host_frames = 8,
-     .faults = {.delay_ppm = 300000, .delay_us = 300, .retry_ppm = 2000, .short_ppm = 2000}},
+     .faults = {.delay_ppm = 100000, .delay_us = 200, .retry_ppm = 2000, .short_ppm = 2000}},
     {.name = "errors and corruption",
      .backend = "auto",
      .policy = "lru",
