@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The planner: cuts the items into tasks for the pool and lays out the scratch. A task is a tile of rows over all its
- * keys, or, where rows are few and keys many, a tile over one split; then the thread that finishes a tile's last split
- * folds them. The cut is for speed and room only: either way the same numbers are folded in the same order. */
+ * The planner: cuts the items into tasks for the pool and lays out the scratch.
+ * - Many rows (prefill): a task is a tile of one KV head's rows over all its keys.
+ * - Few rows (decode): a task is a tile of several KV heads over one split, so that the cache is read in the order in
+ *   which it lies; the thread that finishes a tile's last split folds them.
+ * The cut is for speed and room only: in any case the same numbers are folded in the same order. */
 #include "attention.h"
 
 #include <errno.h>
@@ -13,24 +15,25 @@
 
 #define ALIGN 64u
 
-/* A tile of at most this many rows may be cut by splits. */
+/* Rows of a tile of several KV heads, at most. */
 #define FEW_ROWS 64u
-/* … while there are fewer uncut tasks than this for each thread, */
-#define TASKS_ENOUGH 16u
-/* … and the splits' states take no more than this. */
+/* Bytes that the splits' states may take; more tiles than that are not cut. */
 #define PARTIALS_MAX (64u << 20)
+/* Tasks for each thread that are enough for balance. */
+#define TASKS_ENOUGH 4u
 
 /* An item's share of the tasks; the array lies in the scratch. */
 struct item_plan {
     uint32_t first_task;
-    uint32_t n_tiles; /* for each KV head; 1 where splits are tasks of their own */
-    uint32_t tile_rows;
-    uint32_t n_splits; /* tasks of a tile */
-    size_t partials;   /* offset of [kv_head][split] states; only if n_splits > 1 */
-    size_t pending;    /* index of [kv_head] counters; only if n_splits > 1 */
+    uint32_t heads, n_chunks;    /* KV heads of a tile; tiles for all heads */
+    uint32_t tile_rows, n_tiles; /* of a KV head; tiles for all its rows */
+    uint32_t n_splits;           /* tasks of a tile; more than 1 only if n_tiles is 1 */
+    /* Only if n_splits > 1: */
+    uint32_t unit;   /* index of the first of n_chunks tiles that are cut */
+    size_t partials; /* offset of [chunk] floors of the rows, then of [chunk][split] states */
 };
 
-/* Scratch: item plans, then counters of splits done, then states of splits, then a part for each thread. */
+/* Scratch: item plans, then counters of splits done, then what splits leave, then a part for each thread. */
 struct plan {
     const struct kern_attention_params *p;
     const struct kern_attention_item *items;
@@ -40,7 +43,7 @@ struct plan {
     uint32_t group; /* query heads for each KV head */
     uint32_t dim_pad;
     uint32_t max_rows; /* of a tile */
-    size_t n_counters;
+    uint32_t n_units;  /* tiles that are cut by splits */
     /* Offsets of the scratch's parts, then of the parts of one thread's part. */
     size_t counters_at, partials_at, threads_at, bytes;
     size_t q_at, plain_q_at, k_at, v_at, scores_at, sums_at, floors_at, bounds_at, boxes_at, limits_at, groups_at;
@@ -74,24 +77,19 @@ static bool item_valid(const struct kern_attention_params *p, const struct kern_
            (uint64_t)item->n_queries * (p->n_heads / p->n_kv_heads) <= UINT32_MAX - KERN_TILE_ROWS;
 }
 
-static size_t state_floats(const struct plan *plan, uint32_t n_rows)
+static size_t state_bytes(const struct plan *plan, uint32_t n_rows)
 {
-    return align_up((size_t)n_rows * (2 + (size_t)plan->dim_pad) * sizeof(float)) / sizeof(float);
+    return align_up((size_t)n_rows * (2 + (size_t)plan->dim_pad) * sizeof(float));
+}
+
+static size_t floors_bytes(uint32_t n_rows)
+{
+    return align_up(n_rows * sizeof(float));
 }
 
 static uint32_t rows_of(const struct plan *plan, const struct kern_attention_item *item)
 {
     return item->n_queries * plan->group;
-}
-
-/* Tasks if no tile is cut by splits; 0 if they are too many to count. */
-static uint32_t count_tiles(const struct plan *plan)
-{
-    uint64_t n = 0;
-
-    for (size_t i = 0; i < plan->n_items; i++)
-        n += (uint64_t)plan->p->n_kv_heads * ((rows_of(plan, &plan->items[i]) + KERN_TILE_ROWS - 1) / KERN_TILE_ROWS);
-    return n <= UINT32_MAX / 2 ? (uint32_t)n : 0;
 }
 
 /* Takes `bytes` at the end of a part that has `*end` so far; returns where they begin. */
@@ -107,7 +105,7 @@ static void lay_out_thread(struct plan *plan)
 {
     const size_t rows = plan->max_rows;
     const size_t block = (size_t)plan->dim_pad * KERN_BLOCK * sizeof(float);
-    const size_t state = state_floats(plan, plan->max_rows) * sizeof(float);
+    const size_t state = state_bytes(plan, plan->max_rows);
     size_t end = 0;
 
     plan->q_at = take(&end, rows * plan->dim_pad * sizeof(float));
@@ -128,48 +126,89 @@ static void lay_out_thread(struct plan *plan)
     plan->thread_bytes = end;
 }
 
+static uint32_t splits_of(const struct kern_attention_item *item)
+{
+    return (item->first_pos + item->n_queries + KERN_SPLIT - 1) / KERN_SPLIT;
+}
+
+/* KV heads that a tile of an item of few rows may have. */
+static uint32_t most_heads(const struct plan *plan, uint32_t n_rows)
+{
+    return n_rows > FEW_ROWS ? 1 : min_u32(FEW_ROWS / n_rows, plan->p->n_kv_heads);
+}
+
+/* Cuts an item, but for first_task, unit and partials. chunks_wanted: for balance. */
+static struct item_plan cut_item(const struct plan *plan, const struct kern_attention_item *item,
+                                 uint32_t chunks_wanted)
+{
+    const uint32_t n_kv_heads = plan->p->n_kv_heads;
+    const uint32_t n_rows = rows_of(plan, item);
+    const uint32_t most = most_heads(plan, n_rows);
+    struct item_plan own = {.n_splits = n_rows <= FEW_ROWS ? splits_of(item) : 1};
+
+    own.n_chunks = (n_kv_heads + most - 1) / most;
+    if (own.n_chunks < chunks_wanted)
+        own.n_chunks = min_u32(chunks_wanted, n_kv_heads);
+    own.heads = (n_kv_heads + own.n_chunks - 1) / own.n_chunks;
+    own.n_chunks = (n_kv_heads + own.heads - 1) / own.heads;
+    own.n_tiles = (n_rows + KERN_TILE_ROWS - 1) / KERN_TILE_ROWS;
+    own.tile_rows = (n_rows + own.n_tiles - 1) / own.n_tiles;
+    return own;
+}
+
+/* Bytes of what a cut item's splits leave. */
+static size_t partial_bytes_of(const struct plan *plan, const struct item_plan *own)
+{
+    const uint32_t n_rows = own->tile_rows * own->heads;
+
+    return own->n_chunks * (floors_bytes(n_rows) + own->n_splits * state_bytes(plan, n_rows));
+}
+
 /* Fills the plan, and the item plans if table is given. False if a parameter is out of its bounds. */
 static bool make_plan(const struct kern_attention_params *p, const struct kern_attention_item *items, size_t n_items,
                       uint32_t n_threads, struct plan *plan, struct item_plan *table)
 {
+    size_t partial_bytes = 0;
+    uint64_t n_tasks = 0;
+    uint64_t n_splits = 0;
+
     if (!params_valid(p))
         return false;
-    for (size_t i = 0; i < n_items; i++)
+    for (size_t i = 0; i < n_items; i++) {
         if (!item_valid(p, &items[i]))
             return false;
+        n_splits += splits_of(&items[i]);
+    }
     *plan = (struct plan){.p = p,
                           .items = items,
                           .ops = kern_tile_ops(p->isa, p->dtype),
                           .n_items = n_items,
-                          .group = p->n_heads / p->n_kv_heads};
-    plan->dim_pad = (p->head_dim + 15) / 16 * 16;
-    const uint32_t n_tiles = count_tiles(plan);
-    if (n_tiles == 0 && n_items > 0)
-        return false;
-
-    const bool cut = n_threads > 1 && n_tiles < (uint64_t)n_threads * TASKS_ENOUGH;
-    size_t partial_bytes = 0;
+                          .group = p->n_heads / p->n_kv_heads,
+                          .dim_pad = (p->head_dim + 15) / 16 * 16};
     for (size_t i = 0; i < n_items; i++) {
         const uint32_t n_rows = rows_of(plan, &items[i]);
-        const uint32_t n_splits = (items[i].first_pos + items[i].n_queries + KERN_SPLIT - 1) / KERN_SPLIT;
-        const size_t bytes = state_floats(plan, n_rows) * sizeof(float) * n_splits * p->n_kv_heads;
-        struct item_plan own = {.first_task = plan->n_tasks, .n_splits = 1};
-        own.n_tiles = (n_rows + KERN_TILE_ROWS - 1) / KERN_TILE_ROWS;
-        own.tile_rows = (n_rows + own.n_tiles - 1) / own.n_tiles;
-        if (cut && n_rows <= FEW_ROWS && n_splits > 1 && partial_bytes + bytes <= PARTIALS_MAX) {
-            own.n_splits = n_splits;
-            own.partials = partial_bytes;
-            own.pending = plan->n_counters;
-            partial_bytes += bytes;
-            plan->n_counters += p->n_kv_heads;
+        const uint32_t most_rows = min_u32(most_heads(plan, n_rows) * n_rows, KERN_TILE_ROWS);
+        struct item_plan own =
+            cut_item(plan, &items[i], (uint32_t)(((uint64_t)n_threads * TASKS_ENOUGH + n_splits - 1) / n_splits));
+        if (own.n_splits > 1 && partial_bytes + partial_bytes_of(plan, &own) > PARTIALS_MAX)
+            own.n_splits = 1;
+        own.first_task = (uint32_t)n_tasks;
+        own.unit = plan->n_units;
+        own.partials = partial_bytes;
+        if (own.n_splits > 1) {
+            partial_bytes += partial_bytes_of(plan, &own);
+            plan->n_units += own.n_chunks;
         }
-        plan->n_tasks += p->n_kv_heads * own.n_tiles * own.n_splits;
-        plan->max_rows = min_u32(n_rows > plan->max_rows ? n_rows : plan->max_rows, KERN_TILE_ROWS);
+        n_tasks += (uint64_t)own.n_chunks * own.n_tiles * own.n_splits;
+        if (n_tasks > UINT32_MAX / 2)
+            return false;
+        plan->max_rows = most_rows > plan->max_rows ? most_rows : plan->max_rows;
         if (table)
             table[i] = own;
     }
+    plan->n_tasks = (uint32_t)n_tasks;
     plan->counters_at = align_up(n_items * sizeof(struct item_plan));
-    plan->partials_at = plan->counters_at + align_up(plan->n_counters * sizeof(atomic_uint));
+    plan->partials_at = plan->counters_at + align_up(plan->n_units * sizeof(atomic_uint));
     plan->threads_at = plan->partials_at + partial_bytes;
     lay_out_thread(plan);
     plan->bytes = plan->threads_at + n_threads * plan->thread_bytes;
@@ -190,16 +229,23 @@ struct work {
     struct kern_rows part, total;
 };
 
-static void begin_tile(const struct plan *plan, const struct kern_attention_item *item, uint32_t kv_head,
-                       uint32_t first_row, uint32_t max_rows, uint32_t thread, struct work *work)
+/* Tile `tile` of chunk `chunk` of an item. */
+static void begin_tile(const struct plan *plan, size_t i, const struct item_plan *own, uint32_t chunk, uint32_t tile,
+                       uint32_t thread, struct work *work)
 {
     uint8_t *at = plan->scratch + plan->threads_at + thread * plan->thread_bytes;
-    const uint32_t n_rows = min_u32(rows_of(plan, item) - first_row, max_rows);
+    const uint32_t kv_head = chunk * own->heads;
+    const uint32_t n_kv_heads = min_u32(own->heads, plan->p->n_kv_heads - kv_head);
+    const uint32_t first_row = tile * own->tile_rows;
+    const uint32_t head_rows = min_u32(rows_of(plan, &plan->items[i]) - first_row, own->tile_rows);
+    const uint32_t n_rows = n_kv_heads * head_rows;
 
     work->tile = (struct kern_tile){.p = plan->p,
-                                    .item = item,
+                                    .item = &plan->items[i],
                                     .kv_head = kv_head,
+                                    .n_kv_heads = n_kv_heads,
                                     .first_row = first_row,
+                                    .head_rows = head_rows,
                                     .n_rows = n_rows,
                                     .group = plan->group,
                                     .dim_pad = plan->dim_pad,
@@ -230,12 +276,12 @@ static void clear_total(const struct work *work)
     }
 }
 
-static void run_tile(const struct plan *plan, const struct kern_attention_item *item, const struct item_plan *own,
-                     uint32_t kv_head, uint32_t tile, uint32_t thread)
+static void run_tile(const struct plan *plan, size_t i, const struct item_plan *own, uint32_t chunk, uint32_t tile,
+                     uint32_t thread)
 {
     struct work work;
 
-    begin_tile(plan, item, kv_head, tile * own->tile_rows, own->tile_rows, thread, &work);
+    begin_tile(plan, i, own, chunk, tile, thread, &work);
     clear_total(&work);
     for (uint32_t split = (work.tile.limits[work.tile.n_rows - 1] - 1) / KERN_SPLIT + 1; split-- > 0;) {
         plan->ops->split(&work.tile, split, &work.part);
@@ -244,26 +290,52 @@ static void run_tile(const struct plan *plan, const struct kern_attention_item *
     plan->ops->finish(&work.tile, &work.total);
 }
 
-/* One split of a tile of few rows; the last one done for its KV head folds them all. */
-static void run_split(const struct plan *plan, const struct kern_attention_item *item, const struct item_plan *own,
-                      uint32_t kv_head, uint32_t split, uint32_t thread)
+/* Where a cut tile's floors are; its states follow the floors of all chunks. All chunks have room for a full one. */
+static float *floors_of(const struct plan *plan, const struct item_plan *own, uint32_t chunk)
 {
-    const uint32_t n_rows = rows_of(plan, item);
-    const size_t state_bytes = state_floats(plan, n_rows) * sizeof(float);
-    uint8_t *states = plan->scratch + plan->partials_at + own->partials + kv_head * own->n_splits * state_bytes;
-    atomic_uint *done = (atomic_uint *)(plan->scratch + plan->counters_at) + own->pending + kv_head;
+    return (float *)(plan->scratch + plan->partials_at + own->partials +
+                     chunk * floors_bytes(own->tile_rows * own->heads));
+}
+
+static struct kern_rows state_of(const struct plan *plan, const struct item_plan *own, uint32_t chunk, uint32_t split)
+{
+    const uint32_t n_rows = own->tile_rows * own->heads;
+    uint8_t *states = (uint8_t *)floors_of(plan, own, own->n_chunks);
+
+    return state_in(plan, states + ((size_t)chunk * own->n_splits + split) * state_bytes(plan, n_rows), n_rows);
+}
+
+/* The floors of a tile that is cut: all its splits need them. */
+static void run_floors(void *ctx, uint32_t unit, uint32_t thread)
+{
+    const struct plan *plan = ctx;
+    const struct item_plan *table = (const struct item_plan *)plan->scratch;
+    size_t i = 0;
     struct work work;
 
-    begin_tile(plan, item, kv_head, 0, n_rows, thread, &work);
-    const struct kern_rows state = state_in(plan, states + split * state_bytes, n_rows);
-    if (split + 1 < own->n_splits)
-        plan->ops->find_floors(&work.tile);
+    while (table[i].n_splits == 1 || unit >= table[i].unit + table[i].n_chunks)
+        i++;
+    begin_tile(plan, i, &table[i], unit - table[i].unit, 0, thread, &work);
+    plan->ops->find_floors(&work.tile);
+    memcpy(floors_of(plan, &table[i], unit - table[i].unit), work.tile.floors, work.tile.n_rows * sizeof(float));
+}
+
+/* One split of a cut tile; the last one done folds them all. */
+static void run_split(const struct plan *plan, size_t i, const struct item_plan *own, uint32_t chunk, uint32_t split,
+                      uint32_t thread)
+{
+    atomic_uint *done = (atomic_uint *)(plan->scratch + plan->counters_at) + own->unit + chunk;
+    const struct kern_rows state = state_of(plan, own, chunk, split);
+    struct work work;
+
+    begin_tile(plan, i, own, chunk, 0, thread, &work);
+    memcpy(work.tile.floors, floors_of(plan, own, chunk), work.tile.n_rows * sizeof(float));
     plan->ops->split(&work.tile, split, &state);
     if (atomic_fetch_add_explicit(done, 1, memory_order_acq_rel) + 1 < own->n_splits)
         return;
     clear_total(&work);
-    for (uint32_t i = own->n_splits; i-- > 0;) {
-        const struct kern_rows part = state_in(plan, states + i * state_bytes, n_rows);
+    for (uint32_t j = own->n_splits; j-- > 0;) {
+        const struct kern_rows part = state_of(plan, own, chunk, j);
         plan->ops->fold(&work.tile, &work.total, &part);
     }
     plan->ops->finish(&work.tile, &work.total);
@@ -293,11 +365,10 @@ static void run_task(void *ctx, uint32_t task, uint32_t thread)
     const struct item_plan *own = &table[i];
     const uint32_t n = task - own->first_task;
 
-    /* By KV head, so that threads at work on one share its K and V in the cache; long tiles first, for balance. */
     if (own->n_splits > 1)
-        run_split(plan, &plan->items[i], own, n / own->n_splits, own->n_splits - 1 - n % own->n_splits, thread);
-    else
-        run_tile(plan, &plan->items[i], own, n / own->n_tiles, own->n_tiles - 1 - n % own->n_tiles, thread);
+        run_split(plan, i, own, n % own->n_chunks, own->n_splits - 1 - n / own->n_chunks, thread);
+    else /* by KV head, so that threads at work on one share its K and V; long tiles first, for balance */
+        run_tile(plan, i, own, n / own->n_tiles, own->n_tiles - 1 - n % own->n_tiles, thread);
 }
 
 size_t kern_attention_scratch(const struct kern_attention_params *p, const struct kern_attention_item *items,
@@ -320,8 +391,9 @@ int kern_attention(const struct kern_attention_params *p, const struct kern_atte
         return -EINVAL;
     plan.scratch = scratch;
     atomic_uint *counters = (atomic_uint *)(plan.scratch + plan.counters_at);
-    for (size_t i = 0; i < plan.n_counters; i++)
+    for (uint32_t i = 0; i < plan.n_units; i++)
         atomic_init(&counters[i], 0);
+    kern_pool_run(pool, plan.n_units, run_floors, &plan);
     kern_pool_run(pool, plan.n_tasks, run_task, &plan);
     return 0;
 }

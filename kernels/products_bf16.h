@@ -10,6 +10,11 @@
 
 #define PRODUCT_ROWS 6
 
+static INLINE uint32_t min_u32(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
 static INLINE uint32_t word_at(const void *p)
 {
     uint32_t u;
@@ -42,20 +47,65 @@ static void prepare_query(const struct kern_tile *t, uint32_t r)
     }
 }
 
-/* t->k: [dimension / 2][KERN_BLOCK] pairs of dimensions. Odd dimensions end in a pair with zero. */
-static void load_keys(const struct kern_tile *t, const uint8_t *const *rows, uint32_t n)
+/* 16 pairs of dimensions of VL keys from dimension `first` on; zeros where there are not so many. */
+static INLINE void load_pairs(const struct kern_tile *t, const uint8_t *const *rows, uint32_t n, uint32_t first,
+                              struct ahead *ahead, __m512i r[16])
 {
-    const uint32_t dim = t->p->head_dim;
+    const uint32_t left = t->p->head_dim - first;
+
+    ahead_fetch(ahead, 16 * 64);
+    if (n == VL && left >= 32)
+        load_words(rows, first * 2, r);
+    else
+        load_some_words(rows, n, first * 2, left * 2, r);
+}
+
+/* t->k: [dimension / 2][KERN_BLOCK] pairs of dimensions. Odd dimensions end in a pair with zero. */
+static void load_keys(const struct kern_tile *t, const uint8_t *const *rows, uint32_t n, struct ahead *ahead)
+{
+    const uint32_t n_pairs = (t->p->head_dim + 1) / 2;
     __m512i r[16];
 
-    for (uint32_t i = 0; i < KERN_BLOCK; i += VL) {
-        const uint32_t left = n > i ? n - i : 0;
-        for (uint32_t first = 0; first < dim; first += 32) {
-            const uint32_t n_words = dim - first < 32 ? (dim - first + 1) / 2 : 16;
-            load_words(rows + i, left < VL ? left : VL, first, dim, sizeof(uint16_t), r);
-            for (uint32_t w = 0; w < n_words; w++)
-                _mm512_storeu_si512(t->k + (size_t)(first / 2 + w) * KERN_BLOCK + i, r[w]);
+    for (uint32_t i = 0; i < KERN_BLOCK; i += VL)
+        for (uint32_t first = 0; first < n_pairs; first += 16) {
+            load_pairs(t, rows + i, min_u32(n > i ? n - i : 0, VL), 2 * first, ahead, r);
+            UNROLL(16)
+            for (uint32_t w = 0; w < 16; w++)
+                if (first + w < n_pairs)
+                    _mm512_storeu_si512(t->k + (size_t)(first + w) * KERN_BLOCK + i, r[w]);
         }
+}
+
+/* As scores_block(), by the same chains, for the block's n keys straight from the cache. */
+static INLINE void scores_direct(uint32_t n_rows, const struct kern_tile *t, const float *const *q,
+                                 enum kern_dtype dtype, const uint8_t *const *rows, uint32_t n, struct ahead *ahead,
+                                 float *const *scores)
+{
+    const uint32_t n_pairs = (t->p->head_dim + 1) / 2;
+    __m512i r16[16];
+
+    (void)dtype;
+    for (uint32_t i = 0; i < n; i += VL) {
+        vec sum[PRODUCT_ROWS];
+        UNROLL(6)
+        for (uint32_t r = 0; r < n_rows; r++)
+            sum[r] = vec_set1(0);
+        for (uint32_t first = 0; first < n_pairs; first += 16) {
+            load_pairs(t, rows + i, min_u32(n - i, VL), 2 * first, ahead, r16);
+            UNROLL(16)
+            for (uint32_t w = 0; w < 16; w++) {
+                UNROLL(6)
+                for (uint32_t r = 0; r < n_rows; r++) {
+                    /* beyond the last dimension all pairs are zeros, so any pair of q will do */
+                    const float *at = q[r] + min_u32(first + w, n_pairs - 1);
+                    sum[r] = _mm512_dpbf16_ps(sum[r], pairs_set1(at), (__m512bh)r16[w]);
+                    sum[r] = _mm512_dpbf16_ps(sum[r], pairs_set1(at + t->dim_pad / 2), (__m512bh)r16[w]);
+                }
+            }
+        }
+        UNROLL(6)
+        for (uint32_t r = 0; r < n_rows; r++)
+            vec_store(scores[r] + i, sum[r]);
     }
 }
 
@@ -69,13 +119,24 @@ static INLINE const float *weights_from(const struct kern_tile *t, uint32_t row,
     return t->scores + (size_t)row * KERN_BLOCK + key / 2;
 }
 
+/* VL pairs of an element of one key and one of the next. */
+static INLINE __m512i pair_of(const uint8_t *even, const uint8_t *odd)
+{
+    const __m512i low = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)even));
+    const __m512i high = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)odd));
+
+    return _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
+}
+
 /* t->v: [key / 2][dim_pad] pairs of keys. `key` is even. An odd number ends in a pair with zero. */
-static void load_values(const struct kern_tile *t, const uint8_t *const *rows, uint32_t key, uint32_t n)
+static void load_values(const struct kern_tile *t, const uint8_t *const *rows, uint32_t key, uint32_t n,
+                        struct ahead *ahead)
 {
     const uint32_t dim = t->p->head_dim;
 
     for (uint32_t i = key; i < key + n; i += 2) {
         float *dst = t->v + (size_t)(i / 2) * t->dim_pad;
+        ahead_fetch(ahead, dim * 2 * sizeof(uint16_t));
         for (uint32_t d = 0; d < t->dim_pad; d += VL) {
             const __mmask16 mask = dim - d >= VL ? 0xffff : (__mmask16)((1u << (dim - d)) - 1);
             const __m256i even = _mm256_maskz_loadu_epi16(mask, rows[i] + d * sizeof(uint16_t));
@@ -96,10 +157,11 @@ static INLINE void scores_block(uint32_t n_rows, const struct kern_tile *t, cons
     vec sum[PRODUCT_ROWS][SCORE_VECTORS];
 
     UNROLL(6)
-    for (uint32_t r = 0; r < n_rows; r++)
+    for (uint32_t r = 0; r < n_rows; r++) {
         UNROLL(4)
-    for (uint32_t j = 0; j < SCORE_VECTORS; j++)
-        sum[r][j] = vec_set1(0);
+        for (uint32_t j = 0; j < SCORE_VECTORS; j++)
+            sum[r][j] = vec_set1(0);
+    }
     for (uint32_t pair = 0; pair < (dim + 1) / 2; pair++) {
         __m512bh key[SCORE_VECTORS];
         UNROLL(4)
@@ -117,10 +179,11 @@ static INLINE void scores_block(uint32_t n_rows, const struct kern_tile *t, cons
         }
     }
     UNROLL(6)
-    for (uint32_t r = 0; r < n_rows; r++)
+    for (uint32_t r = 0; r < n_rows; r++) {
         UNROLL(4)
-    for (uint32_t j = 0; j < SCORE_VECTORS; j++)
-        vec_store(scores[r] + j * VL, sum[r][j]);
+        for (uint32_t j = 0; j < SCORE_VECTORS; j++)
+            vec_store(scores[r] + j * VL, sum[r][j]);
+    }
 }
 
 /* Over the first half of the row's scores. */
@@ -138,37 +201,44 @@ static INLINE vec store_weights(float *weights, const vec w[KERN_BLOCK / VL])
 }
 
 static INLINE void values_block(uint32_t n_rows, uint32_t n_vectors, const float *const *weights, float *const *acc,
-                                const float *v, uint32_t v_stride, uint32_t n)
+                                bool direct, const float *v, uint32_t v_stride, enum kern_dtype dtype,
+                                struct block_rows *rows, uint32_t from, uint32_t n)
 {
+    const uint32_t step = VL * sizeof(uint16_t);
     vec sum[PRODUCT_ROWS][VALUE_VECTORS];
 
+    (void)dtype;
     UNROLL(6)
-    for (uint32_t r = 0; r < n_rows; r++)
+    for (uint32_t r = 0; r < n_rows; r++) {
         UNROLL(4)
-    for (uint32_t j = 0; j < n_vectors; j++)
-        sum[r][j] = vec_load(acc[r] + j * VL);
+        for (uint32_t j = 0; j < n_vectors; j++)
+            sum[r][j] = vec_load(acc[r] + j * VL);
+    }
     for (uint32_t i = 0; i < n; i += 2) {
-        __m512bh value[VALUE_VECTORS];
+        __m512i value[VALUE_VECTORS];
+        if (direct)
+            ahead_fetch(&rows->ahead, n_vectors * step * 2);
         UNROLL(4)
         for (uint32_t j = 0; j < n_vectors; j++) {
-            __m512i pair = _mm512_loadu_si512(v + (size_t)(i / 2) * v_stride + j * VL);
+            value[j] = direct ? pair_of(rows->now[i] + from + j * step, rows->now[i + 1] + from + j * step)
+                              : _mm512_loadu_si512(v + (size_t)(i / 2) * v_stride + j * VL);
             if (i + 1 == n) /* the second key is not this row's: not even a weight of zero may meet it */
-                pair = _mm512_and_si512(pair, _mm512_set1_epi32(0xffff));
-            value[j] = (__m512bh)pair;
+                value[j] = _mm512_and_si512(value[j], _mm512_set1_epi32(0xffff));
         }
         UNROLL(6)
         for (uint32_t r = 0; r < n_rows; r++) {
             const __m512bh x = pairs_set1(weights[r] + i / 2);
             UNROLL(4)
             for (uint32_t j = 0; j < n_vectors; j++)
-                sum[r][j] = _mm512_dpbf16_ps(sum[r][j], x, value[j]);
+                sum[r][j] = _mm512_dpbf16_ps(sum[r][j], x, (__m512bh)value[j]);
         }
     }
     UNROLL(6)
-    for (uint32_t r = 0; r < n_rows; r++)
+    for (uint32_t r = 0; r < n_rows; r++) {
         UNROLL(4)
-    for (uint32_t j = 0; j < n_vectors; j++)
-        vec_store(acc[r] + j * VL, sum[r][j]);
+        for (uint32_t j = 0; j < n_vectors; j++)
+            vec_store(acc[r] + j * VL, sum[r][j]);
+    }
 }
 
 #endif

@@ -4,26 +4,39 @@
 #ifndef KERN_ROWS_H
 #define KERN_ROWS_H
 
-static INLINE uint32_t min_u32(uint32_t a, uint32_t b)
-{
-    return a < b ? a : b;
-}
+#include <string.h>
 
 /* Addresses of n tokens' rows from `first` on. */
 static void row_addresses(const struct kern_tensor *tensor, uint32_t kv_head, uint32_t first, uint32_t n,
                           const uint8_t **rows)
 {
-    const uint8_t *base = (const uint8_t *)tensor->base + kv_head * tensor->head_stride;
-    uint32_t slot = first % tensor->page_tokens;
-    const uint8_t *page = base + (size_t)(first / tensor->page_tokens) * tensor->page_stride;
+    const uint32_t slot = first % tensor->page_tokens;
+    const uint8_t *page = (const uint8_t *)tensor->base + kv_head * tensor->head_stride +
+                          (size_t)(first / tensor->page_tokens) * tensor->page_stride;
+    const uint8_t *at = page + slot * tensor->token_stride;
 
-    for (uint32_t i = 0; i < n; i++) {
-        rows[i] = page + slot * tensor->token_stride;
-        if (++slot == tensor->page_tokens) {
-            slot = 0;
-            page += tensor->page_stride;
-        }
+    for (uint32_t i = 0, left = tensor->page_tokens - slot; i < n; left = tensor->page_tokens) {
+        const uint32_t end = min_u32(n - i, left) + i;
+        for (; i < end; i++, at += tensor->token_stride)
+            rows[i] = at;
+        page += tensor->page_stride;
+        at = page;
     }
+}
+
+/* Next comes the same block of the next KV head, or after the last one the next block of the first. */
+static void block_addresses(const struct kern_tile *t, const struct kern_tensor *tensor, uint32_t kv_head,
+                            uint32_t block, uint32_t n, struct block_rows *rows)
+{
+    const bool more_heads = kv_head + 1 < t->kv_head + t->n_kv_heads;
+    const bool more = more_heads || block % KERN_SPLIT != 0;
+    const uint32_t n_next = !more ? 0 : more_heads ? n : KERN_BLOCK;
+
+    row_addresses(tensor, kv_head, block, n, rows->now);
+    row_addresses(tensor, more_heads ? kv_head + 1 : t->kv_head, more_heads ? block : block - KERN_BLOCK, n_next,
+                  rows->next);
+    rows->ahead = (struct ahead){
+        .rows = rows->next, .n_rows = n_next, .row_bytes = t->p->head_dim * (t->p->dtype == KERN_F32 ? 4u : 2u)};
 }
 
 /* n_rows rows against all keys of the block. */
@@ -70,10 +83,62 @@ static void scores_of_rows(const struct kern_tile *t, const uint16_t *rows, uint
     }
 }
 
-/* The block's keys [key, key + n) to n_rows rows, all dimensions: VALUE_VECTORS vectors at a time, the rest one by one. */
-static INLINE void values_of(uint32_t n_rows, const struct kern_tile *t, const uint16_t *rows, uint32_t key, uint32_t n,
-                             float *acc)
+/* The same for at most PRODUCT_ROWS rows, straight from the cache: for so few, storing the transposed keys and loading
+ * them again is more work than the products. */
+static INLINE void scores_of_few(const struct kern_tile *t, const uint16_t *rows, uint32_t n, enum kern_dtype dtype,
+                                 struct block_rows *keys, uint32_t n_keys)
 {
+    const float *q[PRODUCT_ROWS];
+    float *scores[PRODUCT_ROWS];
+
+    for (uint32_t r = 0; r < PRODUCT_ROWS; r++) {
+        const uint32_t row = rows[min_u32(r, n - 1)];
+        q[r] = t->q + (size_t)row * t->dim_pad;
+        scores[r] = t->scores + (size_t)row * KERN_BLOCK;
+    }
+    switch (n) {
+    case 1:
+        scores_direct(1, t, q, dtype, keys->now, n_keys, &keys->ahead, scores);
+        break;
+    case 2:
+        scores_direct(2, t, q, dtype, keys->now, n_keys, &keys->ahead, scores);
+        break;
+    case 3:
+        scores_direct(3, t, q, dtype, keys->now, n_keys, &keys->ahead, scores);
+        break;
+    case 4:
+        scores_direct(4, t, q, dtype, keys->now, n_keys, &keys->ahead, scores);
+        break;
+    case 5:
+        scores_direct(5, t, q, dtype, keys->now, n_keys, &keys->ahead, scores);
+        break;
+    default:
+        scores_direct(6, t, q, dtype, keys->now, n_keys, &keys->ahead, scores);
+    }
+}
+
+static void scores_of_few_rows(const struct kern_tile *t, const uint16_t *rows, uint32_t n, struct block_rows *keys,
+                               uint32_t n_keys)
+{
+    switch (t->p->dtype) {
+    case KERN_F16:
+        scores_of_few(t, rows, n, KERN_F16, keys, n_keys);
+        break;
+    case KERN_BF16:
+        scores_of_few(t, rows, n, KERN_BF16, keys, n_keys);
+        break;
+    case KERN_F32:
+        scores_of_few(t, rows, n, KERN_F32, keys, n_keys);
+        break;
+    }
+}
+
+/* The block's keys [key, key + n) to n_rows rows, all dimensions: VALUE_VECTORS vectors at a time, the rest one by one. If
+ * direct, the keys' values are taken from the cache, at cache->now[0 … n). */
+static INLINE void values_of(uint32_t n_rows, const struct kern_tile *t, const uint16_t *rows, uint32_t key, uint32_t n,
+                             float *acc, bool direct, enum kern_dtype dtype, struct block_rows *cache)
+{
+    const uint32_t element_size = dtype == KERN_F32 ? 4 : 2;
     const float *v = values_from(t, key);
     const float *weights[PRODUCT_ROWS];
     float *at[PRODUCT_ROWS];
@@ -85,13 +150,13 @@ static INLINE void values_of(uint32_t n_rows, const struct kern_tile *t, const u
         at[r] = acc + (size_t)rows[r] * t->dim_pad;
     }
     for (; d + VALUE_VECTORS * VL <= t->dim_pad; d += VALUE_VECTORS * VL) {
-        values_block(n_rows, VALUE_VECTORS, weights, at, v + d, t->dim_pad, n);
+        values_block(n_rows, VALUE_VECTORS, weights, at, direct, v + d, t->dim_pad, dtype, cache, d * element_size, n);
         UNROLL(6)
         for (uint32_t r = 0; r < n_rows; r++)
             at[r] += VALUE_VECTORS * VL;
     }
     for (; d < t->dim_pad; d += VL) {
-        values_block(n_rows, 1, weights, at, v + d, t->dim_pad, n);
+        values_block(n_rows, 1, weights, at, direct, v + d, t->dim_pad, dtype, cache, d * element_size, n);
         UNROLL(6)
         for (uint32_t r = 0; r < n_rows; r++)
             at[r] += VL;
@@ -102,31 +167,54 @@ static void values_of_group(const struct kern_tile *t, uint32_t row, uint32_t ke
 {
     const uint16_t rows[1] = {(uint16_t)row};
 
-    values_of(1, t, rows, key, n, acc);
+    values_of(1, t, rows, key, n, acc, false, KERN_F32, NULL);
+}
+
+static INLINE void values_of_some(const struct kern_tile *t, const uint16_t *rows, uint32_t n, float *acc, bool direct,
+                                  enum kern_dtype dtype, struct block_rows *cache)
+{
+    for (; n >= 6; n -= 6, rows += 6)
+        values_of(6, t, rows, 0, KERN_BLOCK, acc, direct, dtype, cache);
+    switch (n) {
+    case 1:
+        values_of(1, t, rows, 0, KERN_BLOCK, acc, direct, dtype, cache);
+        break;
+    case 2:
+        values_of(2, t, rows, 0, KERN_BLOCK, acc, direct, dtype, cache);
+        break;
+    case 3:
+        values_of(3, t, rows, 0, KERN_BLOCK, acc, direct, dtype, cache);
+        break;
+    case 4:
+        values_of(4, t, rows, 0, KERN_BLOCK, acc, direct, dtype, cache);
+        break;
+    case 5:
+        values_of(5, t, rows, 0, KERN_BLOCK, acc, direct, dtype, cache);
+        break;
+    default:
+        break;
+    }
 }
 
 /* All keys of the block to n rows. */
 static void values_of_rows(const struct kern_tile *t, const uint16_t *rows, uint32_t n, float *acc)
 {
-    for (; n >= 6; n -= 6, rows += 6)
-        values_of(6, t, rows, 0, KERN_BLOCK, acc);
-    switch (n) {
-    case 1:
-        values_of(1, t, rows, 0, KERN_BLOCK, acc);
+    values_of_some(t, rows, n, acc, false, KERN_F32, NULL);
+}
+
+/* The same, but straight from the cache: for so few rows that widening a value once for each is less than storing it. */
+static void values_of_few_rows(const struct kern_tile *t, const uint16_t *rows, uint32_t n, float *acc,
+                               struct block_rows *cache)
+{
+    switch (t->p->dtype) {
+    case KERN_F16:
+        values_of_some(t, rows, n, acc, true, KERN_F16, cache);
         break;
-    case 2:
-        values_of(2, t, rows, 0, KERN_BLOCK, acc);
+    case KERN_BF16:
+        values_of_some(t, rows, n, acc, true, KERN_BF16, cache);
         break;
-    case 3:
-        values_of(3, t, rows, 0, KERN_BLOCK, acc);
-        break;
-    case 4:
-        values_of(4, t, rows, 0, KERN_BLOCK, acc);
-        break;
-    case 5:
-        values_of(5, t, rows, 0, KERN_BLOCK, acc);
-        break;
-    default:
+    case KERN_F32:
+        values_of_some(t, rows, n, acc, true, KERN_F32, cache);
         break;
     }
 }

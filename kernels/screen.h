@@ -110,7 +110,7 @@ static bool screen_split(struct kern_tile *t, uint32_t begin, uint32_t end)
 {
     uint32_t r = 0;
 
-    if (t->n_rows < SCREEN_ROWS || end - begin <= 2 * KERN_BLOCK)
+    if (t->n_kv_heads > 1 || t->n_rows < SCREEN_ROWS || end - begin <= 2 * KERN_BLOCK)
         return false;
     if (t->screen.wait > 0) {
         t->screen.wait--;

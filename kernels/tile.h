@@ -3,9 +3,10 @@
  * The seam between the planner (attention.c: which rows, which splits, which thread) and the arithmetic (tile_*.c: one
  * file for each kern_isa level, all from the template tile_body.h).
  *
- * A tile is a run of rows of one item and one KV head. A row is one query of one query head; rows lie query by query,
- * and inside a query head by head. What a row's result is depends on its own query and keys alone, never on the tile
- * it is in. */
+ * A row is one query of one query head. The rows of a KV head lie query by query, and inside a query head by head. A tile
+ * is a run of a KV head's rows, the same of one or more KV heads, KV head by KV head: many rows of one head share what is
+ * done to K and V; where rows are few, many heads share the way through memory. What a row's result is depends on its own
+ * query and keys alone, never on the tile it is in. */
 #ifndef KERN_TILE_H
 #define KERN_TILE_H
 
@@ -45,9 +46,11 @@ struct kern_screen {
 struct kern_tile {
     const struct kern_attention_params *p;
     const struct kern_attention_item *item;
-    uint32_t kv_head;
-    uint32_t first_row; /* row r of the tile is row first_row + r of the item's n_queries × group */
-    uint32_t n_rows;
+    uint32_t kv_head; /* the first of n_kv_heads */
+    uint32_t n_kv_heads;
+    uint32_t first_row; /* of the KV head's n_queries × group; the tile has head_rows from this on */
+    uint32_t head_rows;
+    uint32_t n_rows;  /* n_kv_heads × head_rows */
     uint32_t group;   /* query heads for each KV head */
     uint32_t dim_pad; /* head_dim up to a multiple of 16 */
     struct kern_screen screen;
@@ -72,7 +75,7 @@ struct kern_tile_ops {
     bool two_queries; /* the products take q in a form of their own */
     /* Fills q and limits. */
     void (*begin)(struct kern_tile *t);
-    /* Fills floors, for split() of splits that are not the rows' newest ones without those before. */
+    /* Fills floors. Not needed where all splits are done one after the other from the newest on. */
     void (*find_floors)(struct kern_tile *t);
     /* The rows' state over the keys of split `split`. Reads and, for rows whose newest split this is, fills floors. */
     void (*split)(struct kern_tile *t, uint32_t split, const struct kern_rows *part);

@@ -21,8 +21,9 @@
 
 #include "screen.h"
 
-#define VECTORS (KERN_BLOCK / VL) /* of a row's scores in a block */
-#define GROUPS  (KERN_BLOCK / KERN_GROUP)
+#define VECTORS    (KERN_BLOCK / VL) /* of a row's scores in a block */
+#define GROUPS     (KERN_BLOCK / KERN_GROUP)
+#define ALL_GROUPS ((1u << GROUPS) - 1)
 
 /* Keys that row r attends to in the block. */
 static INLINE uint32_t keys_in_block(const struct kern_tile *t, uint32_t r, uint32_t block)
@@ -88,7 +89,7 @@ static void add_values(const struct kern_tile *t, uint32_t n_active, uint32_t bl
     for (uint32_t i = 0; i < n_active; i++) {
         const uint16_t r = t->active[i];
         const uint32_t n = keys_in_block(t, r, block);
-        if (n == KERN_BLOCK && t->groups[r] == (1u << GROUPS) - 1) {
+        if (n == KERN_BLOCK && t->groups[r] == ALL_GROUPS) {
             t->full[n_full++] = r;
             continue;
         }
@@ -99,53 +100,74 @@ static void add_values(const struct kern_tile *t, uint32_t n_active, uint32_t bl
     values_of_rows(t, t->full, n_full, acc);
 }
 
-/* The rows from first_row on whose scores in the block are to be computed. */
-static uint32_t choose_rows(const struct kern_tile *t, uint32_t first_row, uint32_t block, bool screened,
+/* The rows in [first, end) whose scores in the block are to be computed. */
+static uint32_t choose_rows(const struct kern_tile *t, uint32_t first, uint32_t end, uint32_t block, bool screened,
                             const float *max)
 {
     const float *bounds = t->bounds + block % KERN_SPLIT / KERN_BLOCK;
     uint32_t n = 0;
 
-    for (uint32_t r = first_row; r < t->n_rows; r++) {
+    for (uint32_t r = first; r < end; r++) {
         t->active[n] = (uint16_t)r;
         n += !(screened && bounds[(size_t)r * KERN_SPLIT_BLOCKS] - max[r] < KERN_LEAST_EXPONENT);
     }
     return n;
 }
 
-/* The scores of active rows in a block. */
-static void score_block(const struct kern_tile *t, uint32_t n_active, uint32_t block)
+/* The scores of active rows, all of one KV head, in a block. */
+static void score_block(const struct kern_tile *t, uint32_t kv_head, uint32_t n_active, uint32_t block)
 {
-    const uint8_t *rows[KERN_BLOCK];
+    struct block_rows rows;
     const uint32_t n_keys = keys_in_block(t, t->active[n_active - 1], block);
 
-    row_addresses(&t->item->k, t->kv_head, block, n_keys, rows);
-    load_keys(t, rows, n_keys);
+    block_addresses(t, &t->item->k, kv_head, block, n_keys, &rows);
+    if (n_active <= PRODUCT_ROWS) {
+        scores_of_few_rows(t, t->active, n_active, &rows, n_keys);
+        return;
+    }
+    load_keys(t, rows.now, n_keys, &rows.ahead);
     scores_of_rows(t, t->active, n_active);
 }
 
-static void attend_block(const struct kern_tile *t, uint32_t n_active, uint32_t block, const struct kern_rows *part)
+static void attend_block(const struct kern_tile *t, uint32_t kv_head, uint32_t n_active, uint32_t block,
+                         const struct kern_rows *part)
 {
     const uint32_t split = block / KERN_SPLIT * KERN_SPLIT;
-    const uint8_t *rows[KERN_BLOCK];
+    struct block_rows rows;
     uint8_t groups = 0;
+    bool all_full = t->p->head_dim % VL == 0;
 
-    score_block(t, n_active, block);
+    score_block(t, kv_head, n_active, block);
     for (uint32_t i = 0; i < n_active; i++) {
         const uint16_t r = t->active[i];
         t->groups[r] = weigh(t, r, keys_in_block(t, r, block), part);
         groups |= t->groups[r];
+        all_full = all_full && t->groups[r] == ALL_GROUPS && keys_in_block(t, r, block) == KERN_BLOCK;
         if (t->limits[r] - block <= 2 * KERN_BLOCK && t->limits[r] - split <= KERN_SPLIT)
             t->floors[r] = part->max[r];
     }
     if (groups == 0)
         return;
     const uint32_t n_keys = keys_in_block(t, t->active[n_active - 1], block);
-    row_addresses(&t->item->v, t->kv_head, block, n_keys, rows);
+    block_addresses(t, &t->item->v, kv_head, block, n_keys, &rows);
+    if (all_full && n_active <= PRODUCT_ROWS) {
+        values_of_few_rows(t, t->active, n_active, part->acc, &rows);
+        return;
+    }
     for (uint32_t g = 0; g < GROUPS; g++)
         if (groups >> g & 1)
-            load_values(t, rows, g * KERN_GROUP, min_u32(n_keys - g * KERN_GROUP, KERN_GROUP));
+            load_values(t, rows.now, g * KERN_GROUP, min_u32(n_keys - g * KERN_GROUP, KERN_GROUP), &rows.ahead);
     add_values(t, n_active, block, part->acc);
+}
+
+/* Where row r's query is in the item. */
+static void locate_row(const struct kern_tile *t, uint32_t r, uint32_t *query, size_t *at)
+{
+    const uint32_t row = t->first_row + r % t->head_rows;
+    const uint32_t head = (t->kv_head + r / t->head_rows) * t->group + row % t->group;
+
+    *query = row / t->group;
+    *at = (size_t)head * t->p->head_dim;
 }
 
 static void tile_begin(struct kern_tile *t)
@@ -155,13 +177,13 @@ static void tile_begin(struct kern_tile *t)
     const float scale = t->p->scale * 0x1.715476p0f; /* log2 e: weights are powers of two */
 
     for (uint32_t r = 0; r < t->n_rows; r++) {
-        const uint32_t query = (t->first_row + r) / t->group;
-        const uint32_t head = t->kv_head * t->group + (t->first_row + r) % t->group;
-        const float *src = item->q + query * item->q_stride + (size_t)head * dim;
         float *dst = t->plain_q + (size_t)r * t->dim_pad;
+        uint32_t query;
+        size_t at;
+        locate_row(t, r, &query, &at);
         t->limits[r] = item->first_pos + query + 1;
         for (uint32_t d = 0; d < dim; d++)
-            dst[d] = src[d] * scale;
+            dst[d] = item->q[query * item->q_stride + at + d] * scale;
         for (uint32_t d = dim; d < t->dim_pad; d++)
             dst[d] = 0;
         prepare_query(t, r);
@@ -177,6 +199,22 @@ static uint32_t floor_begin(const struct kern_tile *t, uint32_t r)
     return block % KERN_SPLIT ? block - KERN_BLOCK : block;
 }
 
+static void find_floors_in(struct kern_tile *t, uint32_t head, uint32_t block)
+{
+    uint32_t n = 0;
+
+    for (uint32_t r = head * t->head_rows; r < (head + 1) * t->head_rows; r++)
+        if (block < t->limits[r] && block >= floor_begin(t, r))
+            t->active[n++] = (uint16_t)r;
+    if (n > 0)
+        score_block(t, t->kv_head + head, n, block);
+    for (uint32_t i = 0; i < n; i++) {
+        const uint16_t r = t->active[i];
+        vec s[VECTORS];
+        load_scores(t, r, keys_in_block(t, r, block), s, &t->floors[r]);
+    }
+}
+
 static void tile_find_floors(struct kern_tile *t)
 {
     const uint32_t oldest = floor_begin(t, 0);
@@ -184,43 +222,42 @@ static void tile_find_floors(struct kern_tile *t)
     for (uint32_t r = 0; r < t->n_rows; r++)
         t->floors[r] = KERN_NO_MAX;
     for (uint32_t block = (t->limits[t->n_rows - 1] - 1) / KERN_BLOCK * KERN_BLOCK;; block -= KERN_BLOCK) {
-        uint32_t n = 0;
-        for (uint32_t r = 0; r < t->n_rows; r++)
-            if (block < t->limits[r] && block >= floor_begin(t, r))
-                t->active[n++] = (uint16_t)r;
-        if (n > 0)
-            score_block(t, n, block);
-        for (uint32_t i = 0; i < n; i++) {
-            vec s[VECTORS];
-            load_scores(t, t->active[i], keys_in_block(t, t->active[i], block), s, &t->floors[t->active[i]]);
-        }
+        for (uint32_t head = 0; head < t->n_kv_heads; head++)
+            find_floors_in(t, head, block);
         if (block == oldest)
             break;
     }
+}
+
+static void clear_rows(struct kern_tile *t, uint32_t begin, const struct kern_rows *part)
+{
+    memset(part->acc, 0, (size_t)t->n_rows * t->dim_pad * sizeof(float));
+    memset(t->lane_sums, 0, (size_t)t->n_rows * KERN_MAX_LANES * sizeof(float));
+    for (uint32_t r = 0; r < t->n_rows; r++)
+        part->max[r] = t->limits[r] > begin && t->limits[r] - begin > KERN_SPLIT ? t->floors[r] : KERN_NO_MAX;
 }
 
 static void tile_split(struct kern_tile *t, uint32_t split, const struct kern_rows *part)
 {
     const uint32_t begin = split * KERN_SPLIT;
     const uint32_t end = min_u32(t->limits[t->n_rows - 1] - begin, KERN_SPLIT) + begin;
-    uint32_t first_row = t->n_rows;
-
-    memset(part->acc, 0, (size_t)t->n_rows * t->dim_pad * sizeof(float));
-    memset(t->lane_sums, 0, (size_t)t->n_rows * KERN_MAX_LANES * sizeof(float));
-    for (uint32_t r = 0; r < t->n_rows; r++)
-        part->max[r] = t->limits[r] > begin && t->limits[r] - begin > KERN_SPLIT ? t->floors[r] : KERN_NO_MAX;
-
-    const bool screened = screen_split(t, begin, end);
+    uint32_t first_row = t->head_rows; /* of a head that sees a key of the block */
     uint32_t n_scored = 0;
     uint32_t n_rows = 0;
+
+    clear_rows(t, begin, part);
+    const bool screened = screen_split(t, begin, end);
     for (uint32_t block = (end - 1) / KERN_BLOCK * KERN_BLOCK;; block -= KERN_BLOCK) {
         while (first_row > 0 && t->limits[first_row - 1] > block)
             first_row--;
-        const uint32_t n_active = choose_rows(t, first_row, block, screened, part->max);
-        if (n_active > 0)
-            attend_block(t, n_active, block, part);
-        n_scored += n_active;
-        n_rows += t->n_rows - first_row;
+        for (uint32_t head = 0; head < t->n_kv_heads; head++) {
+            const uint32_t base = head * t->head_rows;
+            const uint32_t n_active = choose_rows(t, base + first_row, base + t->head_rows, block, screened, part->max);
+            if (n_active > 0)
+                attend_block(t, t->kv_head + head, n_active, block, part);
+            n_scored += n_active;
+            n_rows += t->head_rows - first_row;
+        }
         if (block == begin)
             break;
     }
@@ -252,15 +289,14 @@ static void tile_fold(struct kern_tile *t, const struct kern_rows *total, const 
 static void tile_finish(struct kern_tile *t, const struct kern_rows *total)
 {
     const struct kern_attention_item *item = t->item;
-    const uint32_t dim = t->p->head_dim;
 
     for (uint32_t r = 0; r < t->n_rows; r++) {
-        const uint32_t query = (t->first_row + r) / t->group;
-        const uint32_t head = t->kv_head * t->group + (t->first_row + r) % t->group;
         const float *acc = total->acc + (size_t)r * t->dim_pad;
-        float *out = item->out + query * item->out_stride + (size_t)head * dim;
-        for (uint32_t d = 0; d < dim; d++)
-            out[d] = acc[d] / total->sum[r];
+        uint32_t query;
+        size_t at;
+        locate_row(t, r, &query, &at);
+        for (uint32_t d = 0; d < t->p->head_dim; d++)
+            item->out[query * item->out_stride + at + d] = acc[d] / total->sum[r];
     }
 }
 

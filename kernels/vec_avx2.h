@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "ahead.h"
 #include "compiler.h"
 #include "exp2_poly.h"
 #include "tile.h"
@@ -206,14 +207,17 @@ static INLINE void transpose_8(vec r[8])
     }
 }
 
+typedef void vec_use(void *ctx, uint32_t d, vec x);
+
 static INLINE void vec_transpose(enum kern_dtype dtype, const uint8_t *const *rows, uint32_t n, uint32_t dim,
-                                 float *dst)
+                                 vec_use *use, void *ctx, struct ahead *ahead)
 {
     const uint32_t element_size = dtype == KERN_F32 ? 4 : 2;
 
     for (uint32_t first = 0; first < dim; first += VL) {
         const uint32_t width = dim - first < VL ? dim - first : VL;
         vec r[VL];
+        ahead_fetch(ahead, VL * VL * element_size);
         if (n == VL && width == VL) {
             UNROLL(8)
             for (uint32_t i = 0; i < VL; i++)
@@ -223,8 +227,10 @@ static INLINE void vec_transpose(enum kern_dtype dtype, const uint8_t *const *ro
                 r[i] = i < n ? vec_widen(dtype, rows[i] + first * element_size, width) : _mm256_setzero_ps();
         }
         transpose_8(r);
-        for (uint32_t d = 0; d < width; d++)
-            vec_store(dst + (size_t)(first + d) * KERN_BLOCK, r[d]);
+        UNROLL(8)
+        for (uint32_t d = 0; d < VL; d++)
+            if (d < width)
+                use(ctx, first + d, r[d]);
     }
 }
 

@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "ahead.h"
 #include "compiler.h"
 #include "exp2_poly.h"
 #include "tile.h"
@@ -159,86 +160,107 @@ static INLINE void vec_narrow(enum kern_dtype dtype, void *dst, vec a, uint32_t 
     _mm256_mask_storeu_epi16(dst, mask, halves);
 }
 
-/* Transposes a matrix of 16 × 16 words. */
-static INLINE void transpose_16(__m512i r[16])
+static INLINE __m512i load_two(const uint8_t *low, const uint8_t *high)
 {
-    __m512i a[16];
+    return _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)low)),
+                              _mm256_loadu_si256((const __m256i *)high), 1);
+}
 
-    UNROLL(4)
-    for (int i = 0; i < 4; i++) { /* 4 × 4 words in each 128-bit lane */
-        const __m512i lo01 = _mm512_unpacklo_epi32(r[4 * i], r[4 * i + 1]);
-        const __m512i hi01 = _mm512_unpackhi_epi32(r[4 * i], r[4 * i + 1]);
-        const __m512i lo23 = _mm512_unpacklo_epi32(r[4 * i + 2], r[4 * i + 3]);
-        const __m512i hi23 = _mm512_unpackhi_epi32(r[4 * i + 2], r[4 * i + 3]);
-        a[4 * i] = _mm512_unpacklo_epi64(lo01, lo23);
-        a[4 * i + 1] = _mm512_unpackhi_epi64(lo01, lo23);
-        a[4 * i + 2] = _mm512_unpacklo_epi64(hi01, hi23);
-        a[4 * i + 3] = _mm512_unpackhi_epi64(hi01, hi23);
-    }
-    UNROLL(4)
-    for (int j = 0; j < 4; j++) { /* then the 4 × 4 lanes */
-        const __m512i lo01 = _mm512_shuffle_i32x4(a[j], a[4 + j], 0x88);
-        const __m512i hi01 = _mm512_shuffle_i32x4(a[j], a[4 + j], 0xdd);
-        const __m512i lo23 = _mm512_shuffle_i32x4(a[8 + j], a[12 + j], 0x88);
-        const __m512i hi23 = _mm512_shuffle_i32x4(a[8 + j], a[12 + j], 0xdd);
-        r[j] = _mm512_shuffle_i32x4(lo01, lo23, 0x88);
-        r[4 + j] = _mm512_shuffle_i32x4(hi01, hi23, 0x88);
-        r[8 + j] = _mm512_shuffle_i32x4(lo01, lo23, 0xdd);
-        r[12 + j] = _mm512_shuffle_i32x4(hi01, hi23, 0xdd);
+/* 16 words of 16 keys' rows, transposed: r[w] lane i is word w, counted from byte `at` on, of key i. Words 0 … 7, then
+ * 8 … 15: of each 8, the 4 × 4 words in each 128-bit lane, then the lanes. */
+static INLINE void load_words(const uint8_t *const *rows, uint32_t at, __m512i r[16])
+{
+    const __m512i first = _mm512_setr_epi64(0, 1, 8, 9, 4, 5, 12, 13);
+    const __m512i second = _mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15);
+
+    UNROLL(2)
+    for (uint32_t w = 0; w < 16; w += 8) {
+        __m512i y[8]; /* y[i], i < 4: lanes of words i, 4 + i of keys 0 … 3, of keys 8 … 11; y[4 + i]: of 4 …, 12 … */
+        UNROLL(2)
+        for (uint32_t i = 0; i < 8; i += 4) {
+            const __m512i a = load_two(rows[i] + at + 4 * w, rows[i + 8] + at + 4 * w);
+            const __m512i b = load_two(rows[i + 1] + at + 4 * w, rows[i + 9] + at + 4 * w);
+            const __m512i c = load_two(rows[i + 2] + at + 4 * w, rows[i + 10] + at + 4 * w);
+            const __m512i d = load_two(rows[i + 3] + at + 4 * w, rows[i + 11] + at + 4 * w);
+            const __m512i lo_ab = _mm512_unpacklo_epi32(a, b);
+            const __m512i hi_ab = _mm512_unpackhi_epi32(a, b);
+            const __m512i lo_cd = _mm512_unpacklo_epi32(c, d);
+            const __m512i hi_cd = _mm512_unpackhi_epi32(c, d);
+            y[i] = _mm512_unpacklo_epi64(lo_ab, lo_cd);
+            y[i + 1] = _mm512_unpackhi_epi64(lo_ab, lo_cd);
+            y[i + 2] = _mm512_unpacklo_epi64(hi_ab, hi_cd);
+            y[i + 3] = _mm512_unpackhi_epi64(hi_ab, hi_cd);
+        }
+        UNROLL(4)
+        for (uint32_t i = 0; i < 4; i++) {
+            r[w + i] = _mm512_permutex2var_epi64(y[i], first, y[4 + i]);
+            r[w + 4 + i] = _mm512_permutex2var_epi64(y[i], second, y[4 + i]);
+        }
     }
 }
 
-/* 16 words of 16 keys' rows from byte `at` on, transposed: r[w] lane i is word w of key i. Keys n … and elements from
- * `dim` on are zero and not read; element_size is 2 or 4. */
-static INLINE void load_words(const uint8_t *const *rows, uint32_t n, uint32_t first_dim, uint32_t dim,
-                              uint32_t element_size, __m512i r[16])
+/* The same where there are n keys only, or n_bytes bytes: the rest is zeros and not read. */
+static INLINE void load_some_words(const uint8_t *const *rows, uint32_t n, uint32_t at, uint32_t n_bytes, __m512i r[16])
 {
-    const uint32_t left = dim - first_dim;
+    uint8_t part[16][64] = {{0}};
+    const uint8_t *part_rows[16];
 
-    if (n == 16 && left * element_size >= 64) {
-        UNROLL(16)
-        for (uint32_t i = 0; i < 16; i++)
-            r[i] = _mm512_loadu_si512(rows[i] + first_dim * element_size);
-    } else {
-        const uint64_t mask = left * element_size >= 64 ? ~0ull : (1ull << left * element_size) - 1;
-        for (uint32_t i = 0; i < 16; i++)
-            r[i] = i < n ? _mm512_maskz_loadu_epi8(mask, rows[i] + first_dim * element_size) : _mm512_setzero_si512();
+    for (uint32_t i = 0; i < 16; i++) {
+        if (i < n)
+            memcpy(part[i], rows[i] + at, n_bytes < 64 ? n_bytes : 64);
+        part_rows[i] = part[i];
     }
-    transpose_16(r);
+    load_words(part_rows, 0, r);
 }
 
-/* dst[d × KERN_BLOCK + i] = element d of key i, for VL keys of which n exist. */
+/* use(ctx, d, x) for d = 0 … dim - 1 in this order, lane i of x being element d of key i, for VL keys of which n exist;
+ * the others' are zeros. Meanwhile as many bytes are fetched ahead. */
+typedef void vec_use(void *ctx, uint32_t d, vec x);
+
 static INLINE void vec_transpose(enum kern_dtype dtype, const uint8_t *const *rows, uint32_t n, uint32_t dim,
-                                 float *dst)
+                                 vec_use *use, void *ctx, struct ahead *ahead)
 {
+    const __m512i even_then_odd = _mm512_set_epi16(31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1, 30, 28,
+                                                   26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
     __m512i r[16];
 
     if (dtype == KERN_F32) {
         for (uint32_t first = 0; first < dim; first += 16) {
-            load_words(rows, n, first, dim, 4, r);
-            for (uint32_t d = first; d < dim && d < first + 16; d++)
-                _mm512_storeu_si512(dst + (size_t)d * KERN_BLOCK, r[d - first]);
+            ahead_fetch(ahead, 16 * 64);
+            if (n == 16 && dim - first >= 16)
+                load_words(rows, first * 4, r);
+            else
+                load_some_words(rows, n, first * 4, (dim - first) * 4, r);
+            UNROLL(16)
+            for (uint32_t i = 0; i < 16; i++)
+                if (first + i < dim)
+                    use(ctx, first + i, _mm512_castsi512_ps(r[i]));
         }
         return;
     }
     /* Two elements are a word, so one transposition serves 32 dimensions. */
     for (uint32_t first = 0; first < dim; first += 32) {
-        load_words(rows, n, first, dim, 2, r);
+        ahead_fetch(ahead, 16 * 64);
+        if (n == 16 && dim - first >= 32)
+            load_words(rows, first * 2, r);
+        else
+            load_some_words(rows, n, first * 2, (dim - first) * 2, r);
         UNROLL(16)
         for (uint32_t w = 0; w < 16; w++) {
             const uint32_t d = first + 2 * w;
             vec even, odd;
             if (dtype == KERN_F16) {
-                even = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(r[w]));
-                odd = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(r[w], 16)));
+                const __m512i halves = _mm512_permutexvar_epi16(even_then_odd, r[w]);
+                even = _mm512_cvtph_ps(_mm512_castsi512_si256(halves));
+                odd = _mm512_cvtph_ps(_mm512_extracti64x4_epi64(halves, 1));
             } else {
                 even = _mm512_castsi512_ps(_mm512_slli_epi32(r[w], 16));
                 odd = _mm512_castsi512_ps(_mm512_and_si512(r[w], _mm512_set1_epi32((int)0xffff0000)));
             }
             if (d < dim)
-                vec_store(dst + (size_t)d * KERN_BLOCK, even);
+                use(ctx, d, even);
             if (d + 1 < dim)
-                vec_store(dst + (size_t)(d + 1) * KERN_BLOCK, odd);
+                use(ctx, d + 1, odd);
         }
     }
 }

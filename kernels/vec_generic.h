@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "ahead.h"
 #include "compiler.h"
 #include "convert.h"
 #include "exp2_poly.h"
@@ -183,14 +184,20 @@ static INLINE void vec_narrow(enum kern_dtype dtype, void *dst, vec a, uint32_t 
     }
 }
 
+typedef void vec_use(void *ctx, uint32_t d, vec x);
+
 static INLINE void vec_transpose(enum kern_dtype dtype, const uint8_t *const *rows, uint32_t n, uint32_t dim,
-                                 float *dst)
+                                 vec_use *use, void *ctx, struct ahead *ahead)
 {
     const uint32_t element_size = dtype == KERN_F32 ? 4 : 2;
 
-    for (uint32_t i = 0; i < VL; i++)
-        for (uint32_t d = 0; d < dim; d++)
-            dst[(size_t)d * KERN_BLOCK + i] = i < n ? widen_one(dtype, rows[i] + d * element_size) : 0;
+    (void)ahead;
+    for (uint32_t d = 0; d < dim; d++) {
+        vec x = {0};
+        for (uint32_t i = 0; i < n; i++)
+            x[i] = widen_one(dtype, rows[i] + d * element_size);
+        use(ctx, d, x);
+    }
 }
 
 #endif
