@@ -78,7 +78,7 @@ struct swap_file_config {
     uint64_t checksum_seed;
     const char *backend;         /* "auto", "io_uring", "threads" */
     uint32_t read_depth;         /* 0: 8 */
-    uint32_t write_depth;        /* 0: 4 */
+    uint32_t write_depth;        /* 0: 8; while an urgent read is under way, io_uring has one write in flight */
     const struct iovec *buffers; /* memory that most ios use, to be registered; may be NULL */
     uint32_t n_buffers;
     struct swap_crew *crew;                                  /* outlives the store */

@@ -59,6 +59,7 @@ struct uring {
     /* The I/O thread's. */
     struct io_uring ring;
     struct swap_queue flying; /* given to the kernel, in no order */
+    struct swap_queue ended;  /* completed, done() still to be called */
     uint32_t n_reads, n_writes;
     uint32_t n_urgent;   /* of n_reads */
     uint64_t wake_count; /* where the eventfd is read to */
@@ -140,14 +141,24 @@ static bool has_room(const struct uring *uring, bool write)
     return uring->n_writes < (uring->n_urgent > 0 ? 1 : uring->write_depth);
 }
 
-/* Moves what fits the windows from the lanes to the ring. Returns false when all is done and the ring is idle. The ring
- * has an entry for each request of both windows and one for the eventfd, so io_uring_get_sqe() never fails. */
+/* Moves what fits the windows from the lanes to the ring. Returns whether anything did. The ring has an entry for each
+ * request of both windows and one for the eventfd, so io_uring_get_sqe() never fails. Under lock. */
+static bool take(struct uring *uring)
+{
+    bool took = false;
+    struct swap_request *request;
+    while ((request = swap_lanes_pop(&uring->lanes, has_room(uring, false), has_room(uring, true))) != NULL) {
+        prepare(uring, request);
+        took = true;
+    }
+    return took;
+}
+
+/* Readies the ring for a wait. Returns false when all is done and the ring is idle. */
 static bool fill(struct uring *uring)
 {
-    struct swap_request *request;
     pthread_mutex_lock(&uring->lock);
-    while ((request = swap_lanes_pop(&uring->lanes, has_room(uring, false), has_room(uring, true))) != NULL)
-        prepare(uring, request);
+    take(uring);
     bool idle = uring->closing && uring->n_reads + uring->n_writes == 0;
     uring->asleep = !idle;
     uring->has_room[0] = has_room(uring, false);
@@ -176,11 +187,18 @@ static void forget(struct uring *uring, struct swap_request *request)
     uring->n_urgent -= request->urgent && !request->write;
 }
 
-static void finish(struct uring *uring, struct swap_request *request, int64_t result)
+static void end(struct uring *uring, struct swap_request *request, int64_t result)
 {
     forget(uring, request);
     request->result = result;
-    request->done(request);
+    swap_queue_push(&uring->ended, request);
+}
+
+static void call_done(struct uring *uring)
+{
+    struct swap_request *request;
+    while ((request = swap_queue_pop(&uring->ended)) != NULL)
+        request->done(request);
 }
 
 /* Takes every completion that is there. Returns how many. */
@@ -195,20 +213,26 @@ static uint32_t reap(struct uring *uring)
         if (data == &uring->wake_count)
             uring->wake_armed = false;
         else if (data != NULL)
-            finish(uring, data, uring->broken && result == -ECANCELED ? -ENODEV : result);
+            end(uring, data, uring->broken && result == -ECANCELED ? -ENODEV : result);
         n++;
     }
     return n;
 }
 
-/* Gives new requests to the kernel and waits for a completion. */
+/* Gives new requests to the kernel and waits for a completion. What comes next is given before done() is called, so that
+ * the device isn't idle meanwhile. */
 static void submit_and_wait(struct uring *uring)
 {
     int result = io_uring_submit_and_wait(&uring->ring, 1);
+    uint32_t n = reap(uring);
     pthread_mutex_lock(&uring->lock);
     uring->asleep = false; /* lanes are looked at before the next wait */
+    bool took = take(uring);
     pthread_mutex_unlock(&uring->lock);
-    if (reap(uring) > 0 || result >= 0 || result == -EINTR) {
+    if (took)
+        io_uring_submit(&uring->ring); /* where this fails, so will the next wait, which tells why */
+    call_done(uring);
+    if (n > 0 || result >= 0 || result == -EINTR) {
         uring->n_naps = 0;
     } else if ((result == -EAGAIN || result == -EBUSY || result == -ENOMEM) && uring->n_naps < SUBMIT_NAPS) {
         uring->n_naps++;
@@ -235,9 +259,10 @@ static void drop_unsubmitted(struct uring *uring)
     for (struct swap_request *request = uring->flying.first; request != NULL;) {
         struct swap_request *next = request->next;
         if (is_unsubmitted(uring, request))
-            finish(uring, request, -ENODEV);
+            end(uring, request, -ENODEV);
         request = next;
     }
+    call_done(uring);
 }
 
 /* The last resort for a ring whose system calls all fail: closing it makes the kernel cancel what hasn't begun; then
@@ -251,7 +276,8 @@ static void abandon(struct uring *uring)
     int ignored = ftruncate(uring->fd, 0);
     (void)ignored;
     while (uring->flying.first != NULL)
-        finish(uring, uring->flying.first, -ENODEV);
+        end(uring, uring->flying.first, -ENODEV);
+    call_done(uring);
     uring->wake_armed = false;
 }
 
@@ -266,6 +292,7 @@ static bool drain(struct uring *uring)
         /* Runs what the kernel deferred to this thread; where this fails, only closing the ring is left. */
         bool worked = io_uring_get_events(&uring->ring) >= 0;
         uint32_t n = reap(uring);
+        call_done(uring);
         if (uring->flying.first == NULL && !uring->wake_armed)
             return true;
         uint64_t now = swap_now_ns();
