@@ -405,7 +405,7 @@ void kern_store(const struct kern_attention_params *p, const struct kern_tensor 
 
     for (uint32_t i = 0; i < n_tokens; i++) {
         const uint32_t token = first_pos + i;
-        uint8_t *row = (uint8_t *)(uintptr_t)dst->base + (size_t)(token / dst->page_tokens) * dst->page_stride +
+        uint8_t *row = (uint8_t *)dst->base + (size_t)(token / dst->page_tokens) * dst->page_stride +
                        (size_t)(token % dst->page_tokens) * dst->token_stride;
         for (uint32_t h = 0; h < p->n_kv_heads; h++)
             ops->narrow(p->dtype, row + h * dst->head_stride, src + i * src_stride + (size_t)h * p->head_dim,

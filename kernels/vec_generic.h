@@ -106,7 +106,7 @@ static INLINE bool vec_any_nan(const vec s[KERN_BLOCK / VL])
 {
     vec_bits nan = {0};
     for (int j = 0; j < KERN_BLOCK / VL; j++)
-        nan |= s[j] != s[j];
+        nan |= s[j] != s[j]; /* of a NaN alone; NOLINT(misc-redundant-expression) */
     return vec_any_set(nan);
 }
 
