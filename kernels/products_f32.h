@@ -5,6 +5,8 @@
 #ifndef KERN_PRODUCTS_H
 #define KERN_PRODUCTS_H
 
+#include "dispatch.h"
+
 #define PRODUCT_ROWS 6
 
 static INLINE uint32_t min_u32(uint32_t a, uint32_t b)
@@ -45,17 +47,7 @@ static INLINE void load_keys_of(enum kern_dtype dtype, const struct kern_tile *t
 
 static void load_keys(const struct kern_tile *t, const uint8_t *const *rows, uint32_t n, struct ahead *ahead)
 {
-    switch (t->p->dtype) {
-    case KERN_F16:
-        load_keys_of(KERN_F16, t, rows, n, ahead);
-        break;
-    case KERN_BF16:
-        load_keys_of(KERN_BF16, t, rows, n, ahead);
-        break;
-    case KERN_F32:
-        load_keys_of(KERN_F32, t, rows, n, ahead);
-        break;
-    }
+    BY_DTYPE(t->p->dtype, load_keys_of, t, rows, n, ahead);
 }
 
 static INLINE void load_values_of(enum kern_dtype dtype, const struct kern_tile *t, const uint8_t *const *rows,
@@ -79,17 +71,7 @@ static INLINE void load_values_of(enum kern_dtype dtype, const struct kern_tile 
 static void load_values(const struct kern_tile *t, const uint8_t *const *rows, uint32_t key, uint32_t n,
                         struct ahead *ahead)
 {
-    switch (t->p->dtype) {
-    case KERN_F16:
-        load_values_of(KERN_F16, t, rows, key, n, ahead);
-        break;
-    case KERN_BF16:
-        load_values_of(KERN_BF16, t, rows, key, n, ahead);
-        break;
-    case KERN_F32:
-        load_values_of(KERN_F32, t, rows, key, n, ahead);
-        break;
-    }
+    BY_DTYPE(t->p->dtype, load_values_of, t, rows, key, n, ahead);
 }
 
 /* Scores of n_rows rows against SCORE_VECTORS × VL keys: one chain over ascending d for each. */

@@ -4,7 +4,7 @@
 #ifndef KERN_ROWS_H
 #define KERN_ROWS_H
 
-#include <string.h>
+#include "dispatch.h"
 
 /* Addresses of n tokens' rows from `first` on. */
 static void row_addresses(const struct kern_tensor *tensor, uint32_t kv_head, uint32_t first, uint32_t n,
@@ -30,11 +30,11 @@ static void block_addresses(const struct kern_tile *t, const struct kern_tensor 
 {
     const bool more_heads = kv_head + 1 < t->kv_head + t->n_kv_heads;
     const bool more = more_heads || block % KERN_SPLIT != 0;
+    const uint32_t next = more_heads || !more ? block : block - KERN_BLOCK;
     const uint32_t n_next = !more ? 0 : more_heads ? n : KERN_BLOCK;
 
     row_addresses(tensor, kv_head, block, n, rows->now);
-    row_addresses(tensor, more_heads ? kv_head + 1 : t->kv_head, more_heads ? block : block - KERN_BLOCK, n_next,
-                  rows->next);
+    row_addresses(tensor, more_heads ? kv_head + 1 : t->kv_head, next, n_next, rows->next);
     rows->ahead = (struct ahead){
         .rows = rows->next, .n_rows = n_next, .row_bytes = t->p->head_dim * (t->p->dtype == KERN_F32 ? 4u : 2u)};
 }
@@ -62,30 +62,12 @@ static void scores_of_rows(const struct kern_tile *t, const uint16_t *rows, uint
 {
     for (; n >= 6; n -= 6, rows += 6)
         scores_of(6, t, rows);
-    switch (n) {
-    case 1:
-        scores_of(1, t, rows);
-        break;
-    case 2:
-        scores_of(2, t, rows);
-        break;
-    case 3:
-        scores_of(3, t, rows);
-        break;
-    case 4:
-        scores_of(4, t, rows);
-        break;
-    case 5:
-        scores_of(5, t, rows);
-        break;
-    default:
-        break;
-    }
+    BY_COUNT(n, scores_of, t, rows);
 }
 
 /* The same for at most PRODUCT_ROWS rows, straight from the cache: for so few, storing the transposed keys and loading
  * them again is more work than the products. */
-static INLINE void scores_of_few(const struct kern_tile *t, const uint16_t *rows, uint32_t n, enum kern_dtype dtype,
+static INLINE void scores_of_few(enum kern_dtype dtype, const struct kern_tile *t, const uint16_t *rows, uint32_t n,
                                  struct block_rows *keys, uint32_t n_keys)
 {
     const float *q[PRODUCT_ROWS];
@@ -96,41 +78,13 @@ static INLINE void scores_of_few(const struct kern_tile *t, const uint16_t *rows
         q[r] = t->q + (size_t)row * t->dim_pad;
         scores[r] = t->scores + (size_t)row * KERN_BLOCK;
     }
-    switch (n) {
-    case 1:
-        scores_direct(1, t, q, dtype, keys->now, n_keys, &keys->ahead, scores);
-        break;
-    case 2:
-        scores_direct(2, t, q, dtype, keys->now, n_keys, &keys->ahead, scores);
-        break;
-    case 3:
-        scores_direct(3, t, q, dtype, keys->now, n_keys, &keys->ahead, scores);
-        break;
-    case 4:
-        scores_direct(4, t, q, dtype, keys->now, n_keys, &keys->ahead, scores);
-        break;
-    case 5:
-        scores_direct(5, t, q, dtype, keys->now, n_keys, &keys->ahead, scores);
-        break;
-    default:
-        scores_direct(6, t, q, dtype, keys->now, n_keys, &keys->ahead, scores);
-    }
+    BY_COUNT(n, scores_direct, t, q, dtype, keys->now, n_keys, &keys->ahead, scores);
 }
 
 static void scores_of_few_rows(const struct kern_tile *t, const uint16_t *rows, uint32_t n, struct block_rows *keys,
                                uint32_t n_keys)
 {
-    switch (t->p->dtype) {
-    case KERN_F16:
-        scores_of_few(t, rows, n, KERN_F16, keys, n_keys);
-        break;
-    case KERN_BF16:
-        scores_of_few(t, rows, n, KERN_BF16, keys, n_keys);
-        break;
-    case KERN_F32:
-        scores_of_few(t, rows, n, KERN_F32, keys, n_keys);
-        break;
-    }
+    BY_DTYPE(t->p->dtype, scores_of_few, t, rows, n, keys, n_keys);
 }
 
 /* The block's keys [key, key + n) to n_rows rows, all dimensions: VALUE_VECTORS vectors at a time, the rest one by one. If
@@ -170,53 +124,25 @@ static void values_of_group(const struct kern_tile *t, uint32_t row, uint32_t ke
     values_of(1, t, rows, key, n, acc, false, KERN_F32, NULL);
 }
 
-static INLINE void values_of_some(const struct kern_tile *t, const uint16_t *rows, uint32_t n, float *acc, bool direct,
-                                  enum kern_dtype dtype, struct block_rows *cache)
+static INLINE void values_of_some(enum kern_dtype dtype, const struct kern_tile *t, const uint16_t *rows, uint32_t n,
+                                  float *acc, bool direct, struct block_rows *cache)
 {
     for (; n >= 6; n -= 6, rows += 6)
         values_of(6, t, rows, 0, KERN_BLOCK, acc, direct, dtype, cache);
-    switch (n) {
-    case 1:
-        values_of(1, t, rows, 0, KERN_BLOCK, acc, direct, dtype, cache);
-        break;
-    case 2:
-        values_of(2, t, rows, 0, KERN_BLOCK, acc, direct, dtype, cache);
-        break;
-    case 3:
-        values_of(3, t, rows, 0, KERN_BLOCK, acc, direct, dtype, cache);
-        break;
-    case 4:
-        values_of(4, t, rows, 0, KERN_BLOCK, acc, direct, dtype, cache);
-        break;
-    case 5:
-        values_of(5, t, rows, 0, KERN_BLOCK, acc, direct, dtype, cache);
-        break;
-    default:
-        break;
-    }
+    BY_COUNT(n, values_of, t, rows, 0, KERN_BLOCK, acc, direct, dtype, cache);
 }
 
 /* All keys of the block to n rows. */
 static void values_of_rows(const struct kern_tile *t, const uint16_t *rows, uint32_t n, float *acc)
 {
-    values_of_some(t, rows, n, acc, false, KERN_F32, NULL);
+    values_of_some(KERN_F32, t, rows, n, acc, false, NULL);
 }
 
 /* The same, but straight from the cache: for so few rows that widening a value once for each is less than storing it. */
 static void values_of_few_rows(const struct kern_tile *t, const uint16_t *rows, uint32_t n, float *acc,
                                struct block_rows *cache)
 {
-    switch (t->p->dtype) {
-    case KERN_F16:
-        values_of_some(t, rows, n, acc, true, KERN_F16, cache);
-        break;
-    case KERN_BF16:
-        values_of_some(t, rows, n, acc, true, KERN_BF16, cache);
-        break;
-    case KERN_F32:
-        values_of_some(t, rows, n, acc, true, KERN_F32, cache);
-        break;
-    }
+    BY_DTYPE(t->p->dtype, values_of_some, t, rows, n, acc, true, cache);
 }
 
 #endif

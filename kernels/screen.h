@@ -61,17 +61,7 @@ static void box_block(const struct kern_tile *t, uint32_t block, uint32_t n_keys
     float *widths = middles + (size_t)t->p->head_dim * KERN_SPLIT_BLOCKS;
 
     row_addresses(&t->item->k, t->kv_head, block, n_keys, rows);
-    switch (t->p->dtype) {
-    case KERN_F16:
-        box_block_of(KERN_F16, t, rows, n_keys, middles, widths);
-        break;
-    case KERN_BF16:
-        box_block_of(KERN_BF16, t, rows, n_keys, middles, widths);
-        break;
-    case KERN_F32:
-        box_block_of(KERN_F32, t, rows, n_keys, middles, widths);
-        break;
-    }
+    BY_DTYPE(t->p->dtype, box_block_of, t, rows, n_keys, middles, widths);
 }
 
 /* The bounds of n_rows rows from row r on. */

@@ -135,7 +135,7 @@ static void attend_block(const struct kern_tile *t, uint32_t kv_head, uint32_t n
     const uint32_t split = block / KERN_SPLIT * KERN_SPLIT;
     struct block_rows rows;
     uint8_t groups = 0;
-    bool all_full = t->p->head_dim % VL == 0;
+    bool all_full = t->p->head_dim == t->dim_pad; /* few rows are read by whole vectors */
 
     score_block(t, kv_head, n_active, block);
     for (uint32_t i = 0; i < n_active; i++) {

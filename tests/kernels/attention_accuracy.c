@@ -52,16 +52,20 @@ struct shape {
 
 static struct shape random_shape(struct rng *rng)
 {
-    struct shape s = {.p.n_kv_heads = 1 + rng_below(rng, 4),
-                      .p.head_dim = DIMS[rng_below(rng, sizeof(DIMS) / sizeof(DIMS[0]))],
-                      .p.dtype = (enum kern_dtype)rng_below(rng, 3),
-                      .layout = (enum cache_layout)rng_below(rng, CACHE_LAYOUTS),
-                      .page_tokens = PAGES[rng_below(rng, sizeof(PAGES) / sizeof(PAGES[0]))],
-                      .n_queries = 1 + rng_below(rng, rng_below(rng, 2) ? 40 : 3)};
+    struct shape s = {0};
     const uint32_t long_ago[] = {0, 40, 1100, 3000};
 
+    /* one draw a statement: the order of evaluation inside one is the compiler's */
+    s.p.n_kv_heads = 1 + rng_below(rng, 4);
     s.p.n_heads = s.p.n_kv_heads * (1 + rng_below(rng, 8));
-    s.first_pos = rng_below(rng, 1 + long_ago[rng_below(rng, 4)]);
+    s.p.head_dim = DIMS[rng_below(rng, sizeof(DIMS) / sizeof(DIMS[0]))];
+    s.p.dtype = (enum kern_dtype)rng_below(rng, 3);
+    s.layout = (enum cache_layout)rng_below(rng, CACHE_LAYOUTS);
+    s.page_tokens = PAGES[rng_below(rng, sizeof(PAGES) / sizeof(PAGES[0]))];
+    s.n_queries = rng_below(rng, 2) ? 40 : 3;
+    s.n_queries = 1 + rng_below(rng, s.n_queries);
+    s.first_pos = long_ago[rng_below(rng, 4)];
+    s.first_pos = rng_below(rng, 1 + s.first_pos);
     s.sharpness = rng_below(rng, 3) == 0 ? 40 : 1;
     s.p.scale = s.sharpness / sqrtf((float)s.p.head_dim);
     while ((uint64_t)s.n_queries * s.p.n_heads * (s.first_pos + s.n_queries) * s.p.head_dim > 20000000)

@@ -180,6 +180,53 @@ START_TEST(equal_scores_give_the_mean)
 }
 END_TEST
 
+/* Every row of a token ends where the memory behind it cannot be read. */
+static void check_fenced(const struct kern_attention_params *p, uint32_t first_pos, uint32_t n_queries)
+{
+    const size_t row = (size_t)p->n_heads * p->head_dim;
+    const struct kern_attention_item item = {.first_pos = first_pos,
+                                             .n_queries = n_queries,
+                                             .q = scene.q[0],
+                                             .out = scene.out[0],
+                                             .q_stride = row,
+                                             .out_stride = row};
+    struct kern_attention_item fenced = item;
+    struct cache cache;
+    bool finite = true;
+
+    cache_open(&cache, CACHE_FENCED, p, 16, first_pos + n_queries);
+    for (uint32_t t = 0; t < first_pos + n_queries; t++)
+        cache_fill(&cache, p, t, 1, scene.k[t % TOKENS], scene.v[t % TOKENS]);
+    fenced.k = cache.k;
+    fenced.v = cache.v;
+    ck_assert_int_eq(attend(p, &fenced, 1, NULL), 0);
+    for (size_t i = 0; i < n_queries * row; i++)
+        finite = finite && isfinite(scene.out[0][i]);
+    ck_assert_msg(finite, "%s, dtype %d, heads %u of %u, queries %u", kern_isa_name(p->isa), (int)p->dtype, p->n_heads,
+                  p->head_dim, n_queries);
+    cache_close(&cache);
+}
+
+START_TEST(nothing_behind_a_row_is_read)
+{
+    static const uint32_t dims[] = {1, 4, 8, 12, 13, 16, 20, 24, 32, 40, 72, 80};
+
+    scene_open(&scene, _i);
+    cache_close(&scene.cache);
+    for (size_t i = 0; i < sizeof(dims) / sizeof(dims[0]); i++)
+        for (uint32_t heads = 1; heads <= 2; heads++) {
+            struct kern_attention_params p = scene.p;
+            p.n_kv_heads = 1;
+            p.n_heads = heads;
+            p.head_dim = dims[i];
+            check_fenced(&p, 70, 1);
+            check_fenced(&p, 140, 1);
+            check_fenced(&p, 127, 3);
+            check_fenced(&p, 0, 70);
+        }
+}
+END_TEST
+
 static int run_params(const struct kern_attention_params *p, const struct kern_attention_item *item)
 {
     static _Alignas(64) uint8_t scratch[4 << 20];
@@ -273,6 +320,7 @@ int main(void)
     tcase_add_loop_test(tcase, nan_in_a_query_is_its_own, 0, levels);
     tcase_add_loop_test(tcase, infinite_scores, 0, levels);
     tcase_add_loop_test(tcase, equal_scores_give_the_mean, 0, levels);
+    tcase_add_loop_test(tcase, nothing_behind_a_row_is_read, 0, levels);
     tcase_add_test(tcase, bad_parameters_are_refused);
     tcase_add_test(tcase, bad_scratch_is_refused);
     tcase_add_test(tcase, levels_have_names);
