@@ -28,7 +28,7 @@ enum kern_isa {
     KERN_ISA_AVX2 = 1,   /* AVX2 + FMA + F16C */
     KERN_ISA_AVX512 = 2, /* F, BW, DQ, VL */
     KERN_ISA_AVX512_BF16 = 3,
-    KERN_ISA_AVX512_FP16 = 4
+    KERN_ISA_AVX512_FP16 = 4 /* runs what the levels below do: a sum kept in f16 errs too much */
 };
 
 /* The best level of this CPU. */
