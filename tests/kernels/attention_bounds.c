@@ -201,7 +201,7 @@ static void check_fenced(const struct kern_attention_params *p, uint32_t first_p
     fenced.v = cache.v;
     ck_assert_int_eq(attend(p, &fenced, 1, NULL), 0);
     for (size_t i = 0; i < n_queries * row; i++)
-        finite = finite && isfinite(scene.out[0][i]);
+        finite = finite && isfinite(item.out[i]);
     ck_assert_msg(finite, "%s, dtype %d, heads %u of %u, queries %u", kern_isa_name(p->isa), (int)p->dtype, p->n_heads,
                   p->head_dim, n_queries);
     cache_close(&cache);
