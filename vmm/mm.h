@@ -126,7 +126,6 @@ struct kvmm {
     struct swap_crew *crew;
     struct swap_store *host; /* NULL: no such tier */
     struct swap_store *nvme;
-    uint32_t host_slots;
     uint32_t host_high, host_low; /* slots */
     const char *backend_name;
     void (*log)(void *user, enum kvmm_log_level level, const char *line);

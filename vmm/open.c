@@ -120,7 +120,6 @@ static int open_host_tier(kvmm *mm, const struct kvmm_config *cfg, uint64_t seed
     if (rc)
         return vmm_fail(rc == -ENOMEM ? KVMM_ERR_NO_HOST_MEMORY : KVMM_ERR_SWAP, "a host tier of %llu bytes: %s",
                         (unsigned long long)cfg->host_memory, strerror(-rc));
-    mm->host_slots = config.n_slots;
     mm->host_high = (uint32_t)((uint64_t)config.n_slots * cfg->host_high_percent / 100);
     mm->host_low = (uint32_t)((uint64_t)config.n_slots * cfg->host_low_percent / 100);
     return KVMM_OK;

@@ -91,10 +91,6 @@ static bool f_fence_passed(struct vmm_device *dev, struct vmm_fence fence)
 {
     return LOWER(dev)->ops->fence_passed(LOWER(dev), fence);
 }
-static int f_fence_wait(struct vmm_device *dev, struct vmm_fence fence)
-{
-    return LOWER(dev)->ops->fence_wait(LOWER(dev), fence);
-}
 static void f_close(struct vmm_device *dev)
 {
     LOWER(dev)->ops->close(LOWER(dev));
@@ -102,8 +98,8 @@ static void f_close(struct vmm_device *dev)
 }
 
 static const struct vmm_device_ops faulty_ops = {
-    "faulty",   f_reserve,  f_unreserve, f_frame_create, f_frame_release, f_map,        f_unmap,
-    f_view_get, f_view_put, f_zero,      f_fence_record, f_fence_passed,  f_fence_wait, f_close};
+    "faulty",   f_reserve,  f_unreserve, f_frame_create, f_frame_release, f_map,  f_unmap,
+    f_view_get, f_view_put, f_zero,      f_fence_record, f_fence_passed,  f_close};
 
 static struct vmm_device *wrap(struct vmm_device *lower, void *arg)
 {

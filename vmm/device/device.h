@@ -51,8 +51,6 @@ struct vmm_device_ops {
     int (*fence_record)(struct vmm_device *dev, void *stream, struct vmm_fence *fence);
     /* True once it has passed; then the fence is released and must not be asked again. */
     bool (*fence_passed)(struct vmm_device *dev, struct vmm_fence fence);
-    /* Waits until it has passed, and releases it. */
-    int (*fence_wait)(struct vmm_device *dev, struct vmm_fence fence);
 
     /* Precondition: no frame, mapping or range is left. */
     void (*close)(struct vmm_device *dev);

@@ -169,11 +169,6 @@ static bool host_fence_passed(struct vmm_device *dev, struct vmm_fence fence)
     return true;
 }
 
-static int host_fence_wait(struct vmm_device *dev, struct vmm_fence fence)
-{
-    return KVMM_OK;
-}
-
 static void host_close(struct vmm_device *dev)
 {
     struct host_device *host = host_of(dev);
@@ -196,7 +191,6 @@ static const struct vmm_device_ops host_ops = {
     .zero_frame = host_zero_frame,
     .fence_record = host_fence_record,
     .fence_passed = host_fence_passed,
-    .fence_wait = host_fence_wait,
     .close = host_close,
 };
 
