@@ -49,6 +49,9 @@ void cli_cache_options_init(struct cli_cache_options *options);
 int cli_open_cache(struct engine *engine, const struct cli_cache_options *options, const uint32_t *max_tokens,
                    uint32_t n, struct engine_error *err);
 
+/* One kB line of /proc/self/status, such as "VmHWM:", in bytes; 0 if it is not there. */
+uint64_t cli_status_bytes(const char *key);
+
 /* The table of --stats, on stderr. */
 void cli_print_stats(const struct engine *engine);
 

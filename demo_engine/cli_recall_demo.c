@@ -257,20 +257,6 @@ static void print_example(const struct document *d, const struct tokenizer *tok,
     (void)printf("\".\n");
 }
 
-static uint64_t peak_resident(void)
-{
-    FILE *file = fopen("/proc/self/status", "re");
-    char line[128];
-    uint64_t kib = 0;
-    while (file && fgets(line, sizeof line, file)) {
-        if (sscanf(line, "VmHWM: %" SCNu64, &kib) == 1)
-            break;
-    }
-    if (file)
-        (void)fclose(file);
-    return kib * 1024;
-}
-
 static void print_row(const char *what, const char *value)
 {
     (void)printf("  %-34s %s\n", what, value);
@@ -310,7 +296,7 @@ static void print_table(const struct demo *demo)
     (void)snprintf(line, sizeof line, "%.1f %% device, %.1f %% host, %.1f %% NVMe", percent(demo->frames_hit, frames),
                    percent(demo->frames_from_host, frames), percent(demo->frames_from_nvme, frames));
     print_row("hits when one returns", line);
-    (void)snprintf(line, sizeof line, "%s; budgets: device %s, host %s", size_format(peak_resident(), a),
+    (void)snprintf(line, sizeof line, "%s; budgets: device %s, host %s", size_format(cli_status_bytes("VmHWM:"), a),
                    size_format(s.device_capacity, b), size_format(s.host_capacity, (char[SIZE_TEXT_MAX]){0}));
     print_row("peak memory of the process", line);
     (void)snprintf(line, sizeof line, "%s", size_format(demo->kv_bytes, a));

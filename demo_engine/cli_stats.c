@@ -20,8 +20,7 @@ static void print_tier(const char *what, uint64_t used, uint64_t capacity, uint6
                   capacity ? size_format(capacity, b) : "no limit", size_format(in, c), size_format(out, d));
 }
 
-/* One kB line of /proc/self/status, such as "VmHWM:", in bytes; 0 if it is not there. */
-static uint64_t status_bytes(const char *key)
+uint64_t cli_status_bytes(const char *key)
 {
     FILE *f = fopen("/proc/self/status", "re");
     char line[128];
@@ -69,5 +68,5 @@ void cli_print_stats(const struct engine *engine)
                   "frames", wanted, wanted ? 100.0 * (double)s.frames_hit / (double)wanted : 100.0, s.frames_from_host,
                   s.frames_from_nvme, s.frames_new);
     (void)fprintf(stderr, "%-10s %10s at most resident, %s of it shared now\n", "memory",
-                  size_format(status_bytes("VmHWM:"), a), size_format(status_bytes("RssShmem:"), b));
+                  size_format(cli_status_bytes("VmHWM:"), a), size_format(cli_status_bytes("RssShmem:"), b));
 }
