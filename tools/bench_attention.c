@@ -15,6 +15,7 @@
 #include "kernels/attention.h"
 #include "tools/bench.h"
 #include "tools/bench_peaks.h"
+#include "tools/bench_spread.h"
 #include "tools/command.h"
 
 #define NAME "kvmm bench attention"
@@ -218,38 +219,14 @@ static int run_round(struct bench *bench, uint64_t round)
     return COMMAND_DONE;
 }
 
-/* ---- the result ---- */
+/* ---- the result: spreads sort what they are of, and nothing after them needs the rounds' order ---- */
 
-struct spread {
-    double least, median, most;
-};
-
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static struct spread spread_of(const double *values, size_t n)
-{
-    double sorted[MOST_ROUNDS];
-    memcpy(sorted, values, n * sizeof(*values));
-    qsort(sorted, n, sizeof(*sorted), by_value);
-    double median = n % 2 ? sorted[n / 2] : (sorted[n / 2 - 1] + sorted[n / 2]) / 2;
-    return (struct spread){sorted[0], median, sorted[n - 1]};
-}
-
-static json_t *spread_json(struct spread spread)
-{
-    return json_pack("{s:f, s:f, s:f}", "min", spread.least, "median", spread.median, "max", spread.most);
-}
-
-static void print_json(const struct bench *bench)
+static void print_json(struct bench *bench)
 {
     size_t n = bench->options.n_rounds;
     json_t *rows = json_array();
     for (int i = 0; i < N_ROWS; i++) {
-        const struct row *row = &bench->rows[i];
+        struct row *row = &bench->rows[i];
         json_array_append_new(
             rows, json_pack("{s:s, s:s, s:s, s:s, s:o, s:o}", "work", work_names[row->work], "shape", row->shape->name,
                             "kv_type", row->type->name, "layout", layout_names[row->layout],
@@ -268,7 +245,7 @@ static void print_json(const struct bench *bench)
     json_decref(root);
 }
 
-static void print_table(const struct bench *bench)
+static void print_table(struct bench *bench)
 {
     size_t n = bench->options.n_rounds;
     printf("context of %d tokens, %u threads, %s; %zu rounds in turn\n", CONTEXT, kern_pool_size(bench->pool),
@@ -279,7 +256,7 @@ static void print_table(const struct bench *bench)
         printf("%-8s %-11s %-5s %-12s %10s   of the %s: min, median, max\n", work_names[work], "shape", "type",
                "layout", work == DECODE ? "GB/s" : "GFLOP/s", yardstick_names[work]);
         for (int i = 0; i < N_ROWS; i++) {
-            const struct row *row = &bench->rows[i];
+            struct row *row = &bench->rows[i];
             if (row->work != (enum work)work)
                 continue;
             struct spread ratio = spread_of(row->ratio, n);

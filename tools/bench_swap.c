@@ -22,6 +22,7 @@
 
 #include "swap/swap.h"
 #include "tools/bench.h"
+#include "tools/bench_spread.h"
 #include "tools/command.h"
 #include "tools/units.h"
 
@@ -373,12 +374,6 @@ static void waiter_done(struct swap_io *io)
     pthread_mutex_unlock(&waiter->lock);
 }
 
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 /* Fetches of one block that nobody else writes, one after the other. */
 static int measure_latency(struct bench *bench, uint32_t slot, double *sorted_us)
 {
@@ -407,7 +402,7 @@ static int measure_latency(struct bench *bench, uint32_t slot, double *sorted_us
     }
     pthread_cond_destroy(&waiter.ended);
     pthread_mutex_destroy(&waiter.lock);
-    qsort(sorted_us, N_LATENCIES, sizeof(*sorted_us), by_value);
+    qsort(sorted_us, N_LATENCIES, sizeof(*sorted_us), spread_by_value);
     return result < 0 ? complain("urgent fetch", result) : 0;
 }
 
@@ -558,17 +553,6 @@ static int open_memory(struct bench *bench)
 
 /* What comes out. */
 
-struct spread {
-    double least, median, most;
-};
-
-static struct spread spread_of(double *values, size_t n)
-{
-    qsort(values, n, sizeof(*values), by_value);
-    double median = n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
-    return (struct spread){values[0], median, values[n - 1]};
-}
-
 static struct spread rate_of(const struct bench *bench, int way, int runner)
 {
     double values[MOST_ROUNDS];
@@ -602,11 +586,6 @@ static struct spread ratio_of(const struct bench *bench, int way)
 static double percentile(const double *sorted, double percent)
 {
     return sorted[(size_t)((double)(N_LATENCIES - 1) * percent / 100)];
-}
-
-static json_t *spread_json(struct spread spread)
-{
-    return json_pack("{s:f, s:f, s:f}", "min", spread.least, "median", spread.median, "max", spread.most);
 }
 
 static json_t *way_json(const struct bench *bench, int way)
