@@ -54,8 +54,9 @@ static uint32_t set_take(struct frame_set *set, uint32_t n_words, uint32_t near)
     return i;
 }
 
-int vmm_frames_open(struct vmm_device *dev, uint32_t capacity, struct vmm_frames **out)
+int vmm_frames_open(struct vmm_device *dev, struct vmm_frames **out)
 {
+    uint32_t capacity = dev->max_frames;
     struct vmm_frames *frames = calloc(1, sizeof *frames);
     if (!frames)
         goto err;
@@ -104,7 +105,7 @@ int vmm_frames_take(struct vmm_frames *frames, enum vmm_frame_use use, uint32_t 
             frames->n_made++;
             frames->n_taken++;
             *frame = made;
-            *zeroed = true;
+            *zeroed = frames->dev->frames_start_zero;
             return KVMM_OK;
         }
         if (rc != KVMM_ERR_NO_DEVICE_MEMORY)

@@ -23,9 +23,11 @@
 #include "kvmm/kvmm.h"
 #include "swap/swap.h"
 #include "vmm/device/device.h"
+#include "vmm/error.h"
 #include "vmm/frames.h"
 #include "vmm/pagemap.h"
 #include "vmm/policy.h"
+#include "vmm/staging.h"
 
 /* One more state than the page map shows: HOST whose bytes NVMe has too. Published as VMM_CELL_HOST. */
 #define VMM_HOST_CLEAN (VMM_CELL_LOST + 1)
@@ -88,13 +90,17 @@ enum vmm_move_kind {
 
 /* A transfer in flight. */
 struct vmm_move {
-    struct swap_io io;
-    struct swap_job job; /* VMM_ZERO */
+    struct swap_io io;   /* slot, stamp and urgent from the start */
+    struct swap_job job; /* VMM_ZERO, where the CPU clears */
+    struct vmm_copy copy;
+    struct vmm_staging_request staging; /* its buffer: NULL if it has none */
     struct vmm_move *next;
     kvmm_seq *seq; /* outlives the move: destroy waits for it */
     uint64_t index;
     enum vmm_move_kind kind;
-    int zero_status;
+    uint32_t frame;           /* device frame, but for VMM_DEMOTE */
+    uint32_t from_slot;       /* VMM_DEMOTE: of the host tier */
+    struct swap_store *store; /* that io goes to */
 };
 
 #define VMM_N_MOVES 256
@@ -126,6 +132,8 @@ struct kvmm {
     struct swap_crew *crew;
     struct swap_store *host; /* NULL: no such tier */
     struct swap_store *nvme;
+    struct vmm_staging *staging;  /* NULL: bytes go straight to the tiers */
+    bool host_registered;         /* the device copies to and from the host tier itself */
     uint32_t host_high, host_low; /* slots */
     const char *backend_name;
     void (*log)(void *user, enum kvmm_log_level level, const char *line);
@@ -152,7 +160,8 @@ struct kvmm {
     kvmm_step *free_steps;
     kvmm_step *pending; /* ended, fence not passed */
     uint32_t n_open_steps;
-    bool device_failed; /* an operation that can't fail did */
+    bool device_failed; /* it refused a copy or a clear: no step begins any more */
+    struct vmm_message device_failure;
 };
 
 /* What tests replace; NULL for what is real. */
@@ -218,6 +227,10 @@ void vmm_start_demote(struct vmm_move *move, kvmm_seq *seq, uint64_t index, uint
 /* `frame` was taken for it. From host memory if it is there, else from NVMe. */
 void vmm_start_fetch(struct vmm_move *move, kvmm_seq *seq, uint64_t index, uint32_t frame, bool urgent);
 void vmm_start_zero(struct vmm_move *move, kvmm_seq *seq, uint64_t index, uint32_t frame);
+/* The transfer is over, as an errno value of swap's and a status of the device's. The lock is not held. */
+void vmm_end_move(struct vmm_move *move, int result, int device_status);
+/* transfer.c: starts what the move says; vmm_end_move() follows, on another thread. */
+void vmm_transfer(struct vmm_move *move);
 /* Unmaps what is mapped among entries [index, index + n) of one group, in as few calls as can be. */
 int vmm_unmap(kvmm_seq *seq, uint64_t index, uint64_t n);
 /* Maps all frames of the sequence that are on the device and not mapped. Precondition: none is moving. */

@@ -258,7 +258,7 @@ static void advance_all(struct begin *b)
         struct vmm_step_seq *ss = &b->step->seqs[i];
         int rc = seq_ready(ss->seq) ? KVMM_OK : advance(ss);
         if (rc == KVMM_OK && b->mm->device_failed)
-            rc = vmm_fail(KVMM_ERR_DEVICE, "the device failed to clear a frame");
+            rc = vmm_fail(KVMM_ERR_DEVICE, "%s", b->mm->device_failure.text);
         if (rc == KVMM_OK) {
             i++;
             continue;

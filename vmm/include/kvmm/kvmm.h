@@ -153,10 +153,13 @@ struct kvmm_config {
     struct kvmm_geometry geometry;
 
     /* Device tier. */
-    const char *device;               /* "host" (default): memory of this machine stands for the device */
-    uint64_t device_memory;           /* budget of the device tier; 0: device_memory_utilization × what is free */
+    const char *device;     /* "host" (default): memory of this machine stands for the device; "cuda:N", or "cuda" for
+                           "cuda:0": that GPU, through its primary context; "auto": cuda:0 if this machine can, else the host device,
+                           and log says why */
+    uint64_t device_memory; /* budget of the device tier; 0: device_memory_utilization × what is free */
     double device_memory_utilization; /* (0, 1]; default 0.9; used only when device_memory is 0 */
-    size_t frame_bytes;               /* host device: a power of two, 64 KiB … 2 MiB; default 2 MiB */
+    size_t frame_bytes;               /* host device: a power of two, 64 KiB … 2 MiB; cuda: a power of two and a
+                                         multiple of the GPU's granularity, 2 MiB as a rule; default 2 MiB; 0: the granularity */
 
     /* Host tier: memory that spilled frames go to first. 0: none (default). Rounded down to frames. */
     uint64_t host_memory;
@@ -190,7 +193,8 @@ struct kvmm_config {
 KVMM_API void kvmm_config_init(struct kvmm_config *cfg);
 
 /* Opens a manager. Strings in cfg are copied. On failure *mm is not written and nothing is left behind.
- * Errors: INVALID, UNSUPPORTED, NO_HOST_MEMORY, NO_ADDRESS_SPACE, DEVICE, SWAP. */
+ * Errors: INVALID; UNSUPPORTED (no CUDA driver, one before 11.4, no such GPU, or one without virtual memory management);
+ * NO_DEVICE_MEMORY, NO_HOST_MEMORY, NO_ADDRESS_SPACE, DEVICE, SWAP. */
 KVMM_API int kvmm_open(const struct kvmm_config *cfg, kvmm **mm);
 
 /* Destroys all sequences, waits for transfers in flight, gives everything back and sets *mm to NULL. NULL and
@@ -278,6 +282,9 @@ KVMM_API int kvmm_step_begin(kvmm *mm, struct kvmm_want *wants, size_t n, unsign
 
 /* Ends the step: each sequence's length becomes its n_tokens, pages may move again once the work queued on `stream`
  * before this call is done. The host device has no streams: its kernels must have returned, and stream must be NULL.
+ * On a CUDA device it is a CUstream of the GPU's primary context (a cudaStream_t of the runtime is one), NULL being the
+ * default stream; kvmm waits for an event on it, never for the device. A kernel that was launched on another stream must
+ * be ordered before it.
  * Sets *step to NULL. Errors: INVALID (stream), DEVICE; the step is over in any case. */
 KVMM_API int kvmm_step_end(kvmm_step **step, void *stream);
 
@@ -304,6 +311,9 @@ struct kvmm_stats {
     uint64_t reserved[16];
 };
 KVMM_API void kvmm_get_stats(kvmm *mm, struct kvmm_stats *stats);
+
+/* The device in use: "host", "cuda:0", … Lives as long as mm. */
+KVMM_API const char *kvmm_device_name(const kvmm *mm);
 
 /* The back end of the NVMe tier in use: "io_uring", "threads", or "none". Static. */
 KVMM_API const char *kvmm_swap_backend(const kvmm *mm);
