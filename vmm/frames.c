@@ -123,6 +123,35 @@ int vmm_frames_take(struct vmm_frames *frames, enum vmm_frame_use use, uint32_t 
     return KVMM_OK;
 }
 
+bool vmm_frames_take_clear(struct vmm_frames *frames, uint32_t near, uint32_t *frame)
+{
+    if (frames->zero.count == 0)
+        return false;
+    *frame = set_take(&frames->zero, frames->n_words, near);
+    frames->n_taken++;
+    return true;
+}
+
+bool vmm_frames_prepare(struct vmm_frames *frames, uint32_t reserve, uint32_t *frame, bool *exists)
+{
+    *exists = frames->dirty.count > 0;
+    if (frames->zero.count >= reserve || (!*exists && frames->n_made >= frames->limit))
+        return false;
+    if (*exists)
+        *frame = set_take(&frames->dirty, frames->n_words, 0);
+    else
+        frames->n_made++;
+    frames->n_taken++;
+    return true;
+}
+
+void vmm_frames_unmade(struct vmm_frames *frames)
+{
+    frames->n_made--;
+    frames->n_taken--;
+    frames->limit = frames->n_made;
+}
+
 void vmm_frames_give(struct vmm_frames *frames, uint32_t frame, bool zeroed)
 {
     set_add(zeroed ? &frames->zero : &frames->dirty, frame);

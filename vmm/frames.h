@@ -22,6 +22,13 @@ void vmm_frames_close(struct vmm_frames **frames);
  * NO_DEVICE_MEMORY, without a message, when the budget is used up, or earlier if the device has no more to give: then no
  * more are asked of it, nor counted as free, until vmm_frames_retry(). Else as vmm_device_ops.frame_create. */
 int vmm_frames_take(struct vmm_frames *frames, enum vmm_frame_use use, uint32_t near, uint32_t *frame, bool *zeroed);
+/* A free frame that is made and clear; false: there is none. */
+bool vmm_frames_take_clear(struct vmm_frames *frames, uint32_t near, uint32_t *frame);
+/* For whoever keeps `reserve` free frames clear. False: they are, or nothing is left to do it with. Else a frame counts as
+ * taken: *frame, which is to be cleared, if *exists; or one that is to be made. It ends with vmm_frames_give(), or with
+ * vmm_frames_unmade() if it could not be made. */
+bool vmm_frames_prepare(struct vmm_frames *frames, uint32_t reserve, uint32_t *frame, bool *exists);
+void vmm_frames_unmade(struct vmm_frames *frames);
 void vmm_frames_give(struct vmm_frames *frames, uint32_t frame, bool zeroed);
 
 uint32_t vmm_frames_capacity(const struct vmm_frames *frames);

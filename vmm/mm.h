@@ -25,6 +25,7 @@
 #include "vmm/device/device.h"
 #include "vmm/error.h"
 #include "vmm/frames.h"
+#include "vmm/keeper.h"
 #include "vmm/pagemap.h"
 #include "vmm/policy.h"
 #include "vmm/staging.h"
@@ -43,6 +44,7 @@ enum vmm_op {
 #define VMM_MAPPED 1u /* at its place in the range */
 #define VMM_KEEP   2u /* wanted while LEAVING: stays on the device when the put is done */
 #define VMM_LOST   4u
+#define VMM_AHEAD  8u /* mapped ahead of the sequence: counts as EMPTY (keeper.h) */
 
 struct vmm_entry {
     uint32_t frame;      /* device frame + 1, 0: none */
@@ -62,6 +64,10 @@ struct kvmm_seq {
     uint32_t max_tokens;
     uint32_t group_frames; /* entries of each group */
     uint32_t live;         /* of them in use, from the start of each group; the same in all groups */
+    uint32_t ahead;        /* behind those, mapped ahead */
+    bool ahead_wanted;     /* the keeper should */
+    bool dying;            /* destroyed; the keeper takes it down */
+    uint32_t refusals;     /* times that the device would not let it be taken down */
     uint32_t length;
     uint32_t pins;
     kvmm_step *step;    /* the open step it is in, or NULL */
@@ -141,6 +147,7 @@ struct kvmm {
     void *user;
 
     struct vmm_frames *frames;
+    struct vmm_keeper keeper;
     struct vmm_policy policy;
     struct vmm_pagemap *map; /* NULL: publish nothing */
     _Atomic uint64_t *counters;
@@ -216,6 +223,14 @@ void vmm_entry_forget(kvmm_seq *seq, uint64_t index, unsigned copies);
 /* Gauges: used and capacity of each tier. */
 void vmm_publish_usage(kvmm *mm);
 
+/* ---- seq.c ---- */
+
+/* Takes down a destroyed sequence, which is gone then. Precondition: none of its frames moves and no fence of its is
+ * pending. If the device refuses it stays. */
+int vmm_seq_bury(kvmm_seq *seq);
+/* Without the lock: takes down all sequences, destroyed or not. Precondition: no step is open, and no keeper runs. */
+int vmm_seq_destroy_all(kvmm *mm);
+
 /* ---- move.c: transfers ---- */
 
 struct vmm_move *vmm_move_take(kvmm *mm);
@@ -229,6 +244,8 @@ void vmm_start_fetch(struct vmm_move *move, kvmm_seq *seq, uint64_t index, uint3
 void vmm_start_zero(struct vmm_move *move, kvmm_seq *seq, uint64_t index, uint32_t frame);
 /* The transfer is over, as an errno value of swap's and a status of the device's. The lock is not held. */
 void vmm_end_move(struct vmm_move *move, int result, int device_status);
+/* The thread's message says what the device refused for good: no step begins any more. */
+void vmm_device_failed(kvmm *mm);
 /* transfer.c: starts what the move says; vmm_end_move() follows, on another thread. */
 void vmm_transfer(struct vmm_move *move);
 /* Unmaps what is mapped among entries [index, index + n) of one group, in as few calls as can be. */

@@ -98,15 +98,21 @@ static void end_fetch(struct vmm_move *move, struct vmm_entry *entry, int result
     }
 }
 
+void vmm_device_failed(kvmm *mm)
+{
+    if (mm->device_failed)
+        return;
+    mm->device_failed = true;
+    vmm_message_save(&mm->device_failure);
+    vmm_log(mm, KVMM_LOG_ERROR, "%s", mm->device_failure.text);
+    pthread_cond_broadcast(&mm->changed);
+}
+
 /* The device refused a copy or a clear, twice. The bytes are still where they came from. */
-static void device_failed(struct vmm_move *move, struct vmm_entry *entry)
+static void end_refused(struct vmm_move *move, struct vmm_entry *entry)
 {
     kvmm *mm = move->seq->mm;
-    if (!mm->device_failed) {
-        mm->device_failed = true;
-        vmm_message_save(&mm->device_failure);
-        vmm_log(mm, KVMM_LOG_ERROR, "%s", mm->device_failure.text);
-    }
+    vmm_device_failed(mm);
     if (is_spill(move->kind)) {
         swap_slot_free(move->store, move->io.slot);
         entry->flags &= (uint8_t)~VMM_KEEP;
@@ -124,7 +130,7 @@ void vmm_end_move(struct vmm_move *move, int result, int device_status)
     struct vmm_entry *entry = vmm_entry_open(seq, move->index);
     entry->op = VMM_IDLE;
     if (device_status)
-        device_failed(move, entry);
+        end_refused(move, entry);
     else if (is_spill(move->kind))
         end_spill(move, entry, result);
     else if (is_fetch(move->kind))
@@ -260,7 +266,7 @@ int vmm_map_all(kvmm_seq *seq)
 
 bool vmm_can_change(const kvmm *mm)
 {
-    return mm->n_moving || mm->pending || mm->n_quiet;
+    return mm->n_moving || mm->pending || mm->n_quiet || mm->keeper.n_making;
 }
 
 void vmm_wait(kvmm *mm)

@@ -42,6 +42,7 @@ void kvmm_config_init(struct kvmm_config *cfg)
         .host_high_percent = 90,
         .host_low_percent = 80,
         .n_threads = 2,
+        .map_ahead_tokens = KVMM_MAP_AHEAD_AUTO,
     };
 }
 
@@ -230,6 +231,14 @@ static int open_page_map(kvmm *mm, const struct kvmm_config *cfg)
     return rc;
 }
 
+/* On the host device mapping is cheap, and its users count frames exactly. */
+static uint32_t keeper_tokens(const kvmm *mm, const struct kvmm_config *cfg)
+{
+    if (cfg->map_ahead_tokens != KVMM_MAP_AHEAD_AUTO)
+        return cfg->map_ahead_tokens;
+    return mm->device->ops->copy ? mm->geometry.page_tokens : 0;
+}
+
 /* In the reverse order of vmm_open; parts that were not opened are NULL. */
 static void dismantle(kvmm *mm)
 {
@@ -301,7 +310,8 @@ int vmm_open(const struct kvmm_config *cfg, const struct vmm_open_options *optio
         goto err;
     }
     if ((rc = open_host_tier(mm, cfg, seed)) || (rc = open_staging(mm, cfg)) ||
-        (rc = open_nvme_tier(mm, cfg, seed, options ? options->swap_faults : NULL)) || (rc = open_page_map(mm, cfg)))
+        (rc = open_nvme_tier(mm, cfg, seed, options ? options->swap_faults : NULL)) || (rc = open_page_map(mm, cfg)) ||
+        (rc = vmm_keeper_open(mm, keeper_tokens(mm, cfg))))
         goto err;
     vmm_publish_usage(mm);
     *out = mm;
@@ -329,12 +339,10 @@ int kvmm_close(kvmm **handle)
     pthread_mutex_unlock(&mm->lock);
     if (open_steps)
         return vmm_fail(KVMM_ERR_STATE, "kvmm_close: %u steps are open", open_steps);
-    while (mm->seqs.next != &mm->seqs) {
-        kvmm_seq *seq = mm->seqs.next;
-        int rc = kvmm_seq_destroy(&seq);
-        if (rc)
-            return rc;
-    }
+    vmm_keeper_close(mm);
+    int rc = vmm_seq_destroy_all(mm);
+    if (rc)
+        return rc;
     dismantle(mm);
     *handle = NULL;
     return KVMM_OK;

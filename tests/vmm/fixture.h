@@ -27,6 +27,7 @@ static inline struct kvmm_config small_config(uint32_t device_frames, uint32_t h
     cfg.geometry =
         (struct kvmm_geometry){.n_layers = 4, .n_kv_heads = 4, .head_dim = 128, .page_tokens = 16, .dtype = KVMM_F16};
     cfg.device = test_device();
+    cfg.map_ahead_tokens = test_map_ahead();
     cfg.frame_bytes = FRAME;
     cfg.device_memory = (uint64_t)device_frames * FRAME;
     cfg.host_memory = (uint64_t)host_frames * FRAME;

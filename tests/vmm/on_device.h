@@ -23,6 +23,13 @@ static inline bool on_cuda(void)
     return strncmp(test_device(), "cuda", 4) == 0;
 }
 
+/* Tokens that are mapped ahead: KVMM_TEST_AHEAD, 0 by default, so that frames can be counted exactly. */
+static inline uint32_t test_map_ahead(void)
+{
+    const char *tokens = getenv("KVMM_TEST_AHEAD");
+    return tokens ? (uint32_t)strtoul(tokens, NULL, 10) : 0;
+}
+
 /* A function of the software driver, which kvmm has loaded. */
 static inline void *simcuda_symbol(const char *name)
 {

@@ -146,6 +146,8 @@ KVMM_API uint64_t kvmm_geometry_bytes(const struct kvmm_geometry *g, size_t fram
 
 enum kvmm_log_level { KVMM_LOG_ERROR = 0, KVMM_LOG_WARNING = 1, KVMM_LOG_INFO = 2 };
 
+#define KVMM_MAP_AHEAD_AUTO UINT32_MAX
+
 /* Fill with kvmm_config_init() first, always: it sets struct_size, which says which fields the caller knows. */
 struct kvmm_config {
     size_t struct_size;
@@ -173,6 +175,11 @@ struct kvmm_config {
     const char *policy;         /* which sequence's frames leave first: "lru" (default) or "clock" */
     uint32_t host_high_percent; /* demotion of host frames to NVMe starts above this; default 90 */
     uint32_t host_low_percent;  /* and goes on down to this; default 80 */
+
+    /* A background thread maps the frames of a sequence's next so many tokens before they are needed, keeps a few frames
+     * made and clear, and takes down destroyed sequences. 0: no such thread; KVMM_MAP_AHEAD_AUTO (default): one page on a
+     * CUDA device, none on the host device. */
+    uint32_t map_ahead_tokens;
 
     uint32_t n_threads;     /* threads for copies and checksums, 1 … 64; default 2 */
     uint64_t checksum_seed; /* 0 (default): random */
@@ -210,7 +217,8 @@ KVMM_API int kvmm_close(kvmm **mm);
  * NO_ADDRESS_SPACE. */
 KVMM_API int kvmm_seq_create(kvmm *mm, uint32_t max_tokens, kvmm_seq **seq);
 
-/* Frees the sequence, its frames in all tiers and its range; sets *seq to NULL. Waits for its transfers in flight.
+/* Frees the sequence, its frames in all tiers and its range; sets *seq to NULL. With a background thread (see
+ * map_ahead_tokens) that happens when its transfers and the kernels of its steps have ended; without, this call waits for them.
  * NULL and pointers to NULL are ignored. Errors: STATE while in a step; NO_ADDRESS_SPACE if the kernel has no room to
  * unmap it now; DEVICE. *seq stays then. */
 KVMM_API int kvmm_seq_destroy(kvmm_seq **seq);
