@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "engine_state.h"
+#include "forward_cpu.h"
 
 #define MIN_FRAME        (64u << 10)
 #define MAX_FRAME        (2u << 20)
@@ -136,7 +137,7 @@ int engine_open_cache(struct engine *e, const struct engine_cache_config *config
     k.log = config->log;
     k.user = config->user;
 
-    int rc = forward_open(e->model, e->pool, config->kv_type, e->chunk, &e->forward, err);
+    int rc = forward_cpu_open(e->model, e->pool, config->kv_type, e->chunk, &e->forward, err);
     if (rc != 0)
         return rc;
     rc = kvmm_open(&k, &e->mm);
