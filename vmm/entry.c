@@ -15,6 +15,8 @@ int vmm_entry_state(const struct vmm_entry *entry)
     }
     if (entry->flags & VMM_LOST)
         return VMM_CELL_LOST;
+    if (entry->flags & VMM_AHEAD)
+        return VMM_CELL_EMPTY;
     if (entry->frame)
         return entry->host || entry->nvme ? VMM_CELL_CLEAN : VMM_CELL_DEVICE;
     if (entry->host)
@@ -54,12 +56,17 @@ static bool in_tier(const kvmm_seq *seq, enum vmm_tier tier)
     return seq->n[VMM_CELL_HOST] + seq->n[VMM_HOST_CLEAN] + seq->n[VMM_CELL_DEMOTING] > 0;
 }
 
+static bool is_mapped(const struct vmm_entry *entry)
+{
+    return (entry->flags & (VMM_MAPPED | VMM_AHEAD)) == VMM_MAPPED;
+}
+
 static void uncount(kvmm_seq *seq, const struct vmm_entry *entry)
 {
     int state = vmm_entry_state(entry);
     seq->n[state]--;
     seq->mm->n[state]--;
-    seq->n_mapped -= entry->flags & VMM_MAPPED;
+    seq->n_mapped -= is_mapped(entry);
 }
 
 struct vmm_entry *vmm_entry_open(kvmm_seq *seq, uint64_t index)
@@ -76,7 +83,7 @@ void vmm_entry_close(kvmm_seq *seq, uint64_t index)
     int state = vmm_entry_state(entry);
     seq->n[state]++;
     mm->n[state]++;
-    seq->n_mapped += entry->flags & VMM_MAPPED;
+    seq->n_mapped += is_mapped(entry);
     for (int tier = 0; tier < VMM_N_TIERS; tier++) {
         bool listed = seq->item.link[tier].next != NULL;
         if (in_tier(seq, tier) && !listed)
@@ -148,6 +155,10 @@ static void clear(kvmm_seq *seq, uint64_t index)
 int vmm_seq_shrink(kvmm_seq *seq, uint32_t new_live)
 {
     uint32_t n_groups = seq->layout.n_groups, n = seq->live - new_live;
+    vmm_ahead_drop(seq);
+    if (seq->ahead > 0)
+        return vmm_fail(KVMM_ERR_DEVICE, "frames mapped ahead of sequence %llu can't be unmapped",
+                        (unsigned long long)seq->id);
     /* All unmapped before any is cleared: a failure in between must not cost data. */
     for (uint32_t g = 0; g < n_groups; g++) {
         int rc = vmm_unmap(seq, (uint64_t)g * seq->group_frames + new_live, n);

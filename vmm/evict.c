@@ -205,7 +205,7 @@ uint64_t vmm_evict_from(kvmm_seq *seq, uint64_t n, bool urgent, int *why)
 uint64_t vmm_make_room(kvmm *mm, uint64_t n, bool urgent, int *why)
 {
     vmm_policy_usable *usable = urgent ? has_device_idle : has_device_cold;
-    uint64_t started = 0;
+    uint64_t started = vmm_ahead_drop_all(mm, n);
     *why = KVMM_OK;
     while (started < n) {
         struct vmm_policy_item *item = mm->policy.ops->victim(&mm->policy, VMM_TIER_DEVICE, usable, NULL);

@@ -54,8 +54,9 @@ static uint32_t set_take(struct frame_set *set, uint32_t n_words, uint32_t near)
     return i;
 }
 
-int vmm_frames_open(struct vmm_device *dev, uint32_t capacity, struct vmm_frames **out)
+int vmm_frames_open(struct vmm_device *dev, struct vmm_frames **out)
 {
+    uint32_t capacity = dev->max_frames;
     struct vmm_frames *frames = calloc(1, sizeof *frames);
     if (!frames)
         goto err;
@@ -104,7 +105,7 @@ int vmm_frames_take(struct vmm_frames *frames, enum vmm_frame_use use, uint32_t 
             frames->n_made++;
             frames->n_taken++;
             *frame = made;
-            *zeroed = true;
+            *zeroed = frames->dev->frames_start_zero;
             return KVMM_OK;
         }
         if (rc != KVMM_ERR_NO_DEVICE_MEMORY)
@@ -120,6 +121,35 @@ int vmm_frames_take(struct vmm_frames *frames, enum vmm_frame_use use, uint32_t 
     *zeroed = set == &frames->zero;
     frames->n_taken++;
     return KVMM_OK;
+}
+
+bool vmm_frames_take_clear(struct vmm_frames *frames, uint32_t near, uint32_t *frame)
+{
+    if (frames->zero.count == 0)
+        return false;
+    *frame = set_take(&frames->zero, frames->n_words, near);
+    frames->n_taken++;
+    return true;
+}
+
+bool vmm_frames_prepare(struct vmm_frames *frames, uint32_t reserve, uint32_t *frame, bool *exists)
+{
+    *exists = frames->dirty.count > 0;
+    if (frames->zero.count >= reserve || (!*exists && frames->n_made >= frames->limit))
+        return false;
+    if (*exists)
+        *frame = set_take(&frames->dirty, frames->n_words, 0);
+    else
+        frames->n_made++;
+    frames->n_taken++;
+    return true;
+}
+
+void vmm_frames_unmade(struct vmm_frames *frames)
+{
+    frames->n_made--;
+    frames->n_taken--;
+    frames->limit = frames->n_made;
 }
 
 void vmm_frames_give(struct vmm_frames *frames, uint32_t frame, bool zeroed)

@@ -23,9 +23,12 @@
 #include "kvmm/kvmm.h"
 #include "swap/swap.h"
 #include "vmm/device/device.h"
+#include "vmm/error.h"
 #include "vmm/frames.h"
+#include "vmm/keeper.h"
 #include "vmm/pagemap.h"
 #include "vmm/policy.h"
+#include "vmm/staging.h"
 
 /* One more state than the page map shows: HOST whose bytes NVMe has too. Published as VMM_CELL_HOST. */
 #define VMM_HOST_CLEAN (VMM_CELL_LOST + 1)
@@ -41,6 +44,7 @@ enum vmm_op {
 #define VMM_MAPPED 1u /* at its place in the range */
 #define VMM_KEEP   2u /* wanted while LEAVING: stays on the device when the put is done */
 #define VMM_LOST   4u
+#define VMM_AHEAD  8u /* mapped ahead of the sequence: counts as EMPTY (keeper.h) */
 
 struct vmm_entry {
     uint32_t frame;      /* device frame + 1, 0: none */
@@ -60,6 +64,10 @@ struct kvmm_seq {
     uint32_t max_tokens;
     uint32_t group_frames; /* entries of each group */
     uint32_t live;         /* of them in use, from the start of each group; the same in all groups */
+    uint32_t ahead;        /* behind those, mapped ahead */
+    bool ahead_wanted;     /* the keeper should */
+    bool dying;            /* destroyed; the keeper takes it down */
+    uint32_t refusals;     /* times that the device would not let it be taken down */
     uint32_t length;
     uint32_t pins;
     kvmm_step *step;    /* the open step it is in, or NULL */
@@ -88,13 +96,17 @@ enum vmm_move_kind {
 
 /* A transfer in flight. */
 struct vmm_move {
-    struct swap_io io;
-    struct swap_job job; /* VMM_ZERO */
+    struct swap_io io;   /* slot, stamp and urgent from the start */
+    struct swap_job job; /* VMM_ZERO, where the CPU clears */
+    struct vmm_copy copy;
+    struct vmm_staging_request staging; /* its buffer: NULL if it has none */
     struct vmm_move *next;
     kvmm_seq *seq; /* outlives the move: destroy waits for it */
     uint64_t index;
     enum vmm_move_kind kind;
-    int zero_status;
+    uint32_t frame;           /* device frame, but for VMM_DEMOTE */
+    uint32_t from_slot;       /* VMM_DEMOTE: of the host tier */
+    struct swap_store *store; /* that io goes to */
 };
 
 #define VMM_N_MOVES 256
@@ -126,6 +138,8 @@ struct kvmm {
     struct swap_crew *crew;
     struct swap_store *host; /* NULL: no such tier */
     struct swap_store *nvme;
+    struct vmm_staging *staging;  /* NULL: bytes go straight to the tiers */
+    bool host_registered;         /* the device copies to and from the host tier itself */
     uint32_t host_high, host_low; /* slots */
     const char *backend_name;
     void (*log)(void *user, enum kvmm_log_level level, const char *line);
@@ -133,6 +147,7 @@ struct kvmm {
     void *user;
 
     struct vmm_frames *frames;
+    struct vmm_keeper keeper;
     struct vmm_policy policy;
     struct vmm_pagemap *map; /* NULL: publish nothing */
     _Atomic uint64_t *counters;
@@ -152,7 +167,8 @@ struct kvmm {
     kvmm_step *free_steps;
     kvmm_step *pending; /* ended, fence not passed */
     uint32_t n_open_steps;
-    bool device_failed; /* an operation that can't fail did */
+    bool device_failed; /* it refused a copy or a clear: no step begins any more */
+    struct vmm_message device_failure;
 };
 
 /* What tests replace; NULL for what is real. */
@@ -207,6 +223,14 @@ void vmm_entry_forget(kvmm_seq *seq, uint64_t index, unsigned copies);
 /* Gauges: used and capacity of each tier. */
 void vmm_publish_usage(kvmm *mm);
 
+/* ---- seq.c ---- */
+
+/* Takes down a destroyed sequence, which is gone then. Precondition: none of its frames moves and no fence of its is
+ * pending. If the device refuses it stays. */
+int vmm_seq_bury(kvmm_seq *seq);
+/* Without the lock: takes down all sequences, destroyed or not. Precondition: no step is open, and no keeper runs. */
+int vmm_seq_destroy_all(kvmm *mm);
+
 /* ---- move.c: transfers ---- */
 
 struct vmm_move *vmm_move_take(kvmm *mm);
@@ -218,6 +242,12 @@ void vmm_start_demote(struct vmm_move *move, kvmm_seq *seq, uint64_t index, uint
 /* `frame` was taken for it. From host memory if it is there, else from NVMe. */
 void vmm_start_fetch(struct vmm_move *move, kvmm_seq *seq, uint64_t index, uint32_t frame, bool urgent);
 void vmm_start_zero(struct vmm_move *move, kvmm_seq *seq, uint64_t index, uint32_t frame);
+/* The transfer is over, as an errno value of swap's and a status of the device's. The lock is not held. */
+void vmm_end_move(struct vmm_move *move, int result, int device_status);
+/* The thread's message says what the device refused for good: no step begins any more. */
+void vmm_device_failed(kvmm *mm);
+/* transfer.c: starts what the move says; vmm_end_move() follows, on another thread. */
+void vmm_transfer(struct vmm_move *move);
 /* Unmaps what is mapped among entries [index, index + n) of one group, in as few calls as can be. */
 int vmm_unmap(kvmm_seq *seq, uint64_t index, uint64_t n);
 /* Maps all frames of the sequence that are on the device and not mapped. Precondition: none is moving. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Transfers: what each reads and writes, and what its end makes of the entry. swap runs them; their done() comes on a
- * thread of swap's and takes the lock only to write down the outcome. */
+ * Transfers: what each is between, and what its end makes of the entry. transfer.c runs them; their ends come on threads
+ * of swap's or the device's, and take the lock only to write down the outcome. */
 #include <errno.h>
 #include <string.h>
 
@@ -98,35 +98,45 @@ static void end_fetch(struct vmm_move *move, struct vmm_entry *entry, int result
     }
 }
 
-static void end_zero(struct vmm_move *move, struct vmm_entry *entry)
+void vmm_device_failed(kvmm *mm)
 {
-    kvmm *mm = move->seq->mm;
-    if (move->zero_status == KVMM_OK)
+    if (mm->device_failed)
         return;
     mm->device_failed = true;
+    vmm_message_save(&mm->device_failure);
+    vmm_log(mm, KVMM_LOG_ERROR, "%s", mm->device_failure.text);
+    pthread_cond_broadcast(&mm->changed);
+}
+
+/* The device refused a copy or a clear, twice. The bytes are still where they came from. */
+static void end_refused(struct vmm_move *move, struct vmm_entry *entry)
+{
+    kvmm *mm = move->seq->mm;
+    vmm_device_failed(mm);
+    if (is_spill(move->kind)) {
+        swap_slot_free(move->store, move->io.slot);
+        entry->flags &= (uint8_t)~VMM_KEEP;
+        return;
+    }
     vmm_frames_give(mm->frames, entry->frame - 1, false);
     entry->frame = 0;
 }
 
-static void end_move(struct vmm_move *move, int result)
+void vmm_end_move(struct vmm_move *move, int result, int device_status)
 {
     kvmm_seq *seq = move->seq;
     kvmm *mm = seq->mm;
-    const struct vmm_device_ops *ops = mm->device->ops;
-    if (is_spill(move->kind) || is_fetch(move->kind))
-        ops->view_put(mm->device, seq->entries[move->index].frame - 1);
-
     pthread_mutex_lock(&mm->lock);
     struct vmm_entry *entry = vmm_entry_open(seq, move->index);
     entry->op = VMM_IDLE;
-    if (is_spill(move->kind))
+    if (device_status)
+        end_refused(move, entry);
+    else if (is_spill(move->kind))
         end_spill(move, entry, result);
     else if (is_fetch(move->kind))
         end_fetch(move, entry, result);
     else if (move->kind == VMM_DEMOTE)
         end_demote(move, entry, result);
-    else
-        end_zero(move, entry);
     vmm_entry_close(seq, move->index);
     vmm_move_give(mm, move);
     vmm_pump(mm);
@@ -134,19 +144,6 @@ static void end_move(struct vmm_move *move, int result)
     if (mm->n_waiters)
         pthread_cond_broadcast(&mm->changed);
     pthread_mutex_unlock(&mm->lock);
-}
-
-static void io_done(struct swap_io *io)
-{
-    end_move((struct vmm_move *)(void *)((char *)io - offsetof(struct vmm_move, io)), io->result);
-}
-
-static void zero_job(struct swap_job *job)
-{
-    struct vmm_move *move = (struct vmm_move *)(void *)((char *)job - offsetof(struct vmm_move, job));
-    struct vmm_device *device = move->seq->mm->device;
-    move->zero_status = device->ops->zero_frame(device, move->seq->entries[move->index].frame - 1);
-    end_move(move, 0);
 }
 
 static void begin(struct vmm_move *move, kvmm_seq *seq, uint64_t index, enum vmm_move_kind kind, enum vmm_op op,
@@ -159,35 +156,34 @@ static void begin(struct vmm_move *move, kvmm_seq *seq, uint64_t index, enum vmm
     entry->op = (uint8_t)op;
     if (frame != UINT32_MAX)
         entry->frame = frame + 1;
+    move->frame = entry->frame - 1;
     vmm_entry_close(seq, index);
 }
 
-static void fill_io(struct vmm_move *move, uint32_t slot, void *buf, bool urgent)
+/* Starts the transfer between the entry's frame, or host slot, and a slot of store. */
+static void run(struct vmm_move *move, struct swap_store *store, uint32_t slot, bool urgent)
 {
+    move->store = store;
     move->io = (struct swap_io){
         .slot = slot,
         .stamp = {.key = move->seq->id << 32 | move->index, .generation = move->seq->entries[move->index].generation},
-        .buf = buf,
         .urgent = urgent,
-        .done = io_done,
     };
+    vmm_transfer(move);
 }
 
 void vmm_start_spill(struct vmm_move *move, kvmm_seq *seq, uint64_t index, struct swap_store *store, uint32_t slot,
                      bool urgent)
 {
-    kvmm *mm = seq->mm;
-    begin(move, seq, index, store == mm->host ? VMM_SPILL_HOST : VMM_SPILL_NVME, VMM_LEAVING, UINT32_MAX);
-    fill_io(move, slot, mm->device->ops->view_get(mm->device, seq->entries[index].frame - 1), urgent);
-    swap_put(store, &move->io);
+    begin(move, seq, index, store == seq->mm->host ? VMM_SPILL_HOST : VMM_SPILL_NVME, VMM_LEAVING, UINT32_MAX);
+    run(move, store, slot, urgent);
 }
 
 void vmm_start_demote(struct vmm_move *move, kvmm_seq *seq, uint64_t index, uint32_t slot)
 {
-    kvmm *mm = seq->mm;
     begin(move, seq, index, VMM_DEMOTE, VMM_DEMOTING, UINT32_MAX);
-    fill_io(move, slot, swap_slot_address(mm->host, seq->entries[index].host - 1), false);
-    swap_put(mm->nvme, &move->io);
+    move->from_slot = seq->entries[index].host - 1;
+    run(move, seq->mm->nvme, slot, false);
 }
 
 void vmm_start_fetch(struct vmm_move *move, kvmm_seq *seq, uint64_t index, uint32_t frame, bool urgent)
@@ -196,16 +192,14 @@ void vmm_start_fetch(struct vmm_move *move, kvmm_seq *seq, uint64_t index, uint3
     bool from_host = seq->entries[index].host != 0;
     begin(move, seq, index, from_host ? VMM_FETCH_HOST : VMM_FETCH_NVME, VMM_ARRIVING, frame);
     struct vmm_entry *entry = &seq->entries[index];
-    fill_io(move, (from_host ? entry->host : entry->nvme) - 1, mm->device->ops->view_get(mm->device, frame), urgent);
     vmm_count(mm, from_host ? VMM_COUNT_FRAMES_FROM_HOST : VMM_COUNT_FRAMES_FROM_NVME, 1);
-    swap_get(from_host ? mm->host : mm->nvme, &move->io);
+    run(move, from_host ? mm->host : mm->nvme, (from_host ? entry->host : entry->nvme) - 1, urgent);
 }
 
 void vmm_start_zero(struct vmm_move *move, kvmm_seq *seq, uint64_t index, uint32_t frame)
 {
     begin(move, seq, index, VMM_ZERO, VMM_ARRIVING, frame);
-    move->job = (struct swap_job){.run = zero_job};
-    swap_crew_give(seq->mm->crew, &move->job, true);
+    run(move, NULL, 0, true);
 }
 
 int vmm_unmap(kvmm_seq *seq, uint64_t index, uint64_t n)
@@ -272,7 +266,7 @@ int vmm_map_all(kvmm_seq *seq)
 
 bool vmm_can_change(const kvmm *mm)
 {
-    return mm->n_moving || mm->pending || mm->n_quiet;
+    return mm->n_moving || mm->pending || mm->n_quiet || mm->keeper.n_making;
 }
 
 void vmm_wait(kvmm *mm)

@@ -17,6 +17,11 @@
  * costs less than a quarter of a second, and saves CPU time at each write to NVMe. */
 #define REGISTER_MOST (1ull << 30)
 
+/* Staging: as much as keeps a fast drive and the copy engines busy together, in at least a few buffers. */
+#define STAGING_BYTES (64ull << 20)
+#define STAGING_LEAST 8
+#define STAGING_MOST  256
+
 static uint64_t monotonic_ns(void *user)
 {
     struct timespec now;
@@ -37,6 +42,7 @@ void kvmm_config_init(struct kvmm_config *cfg)
         .host_high_percent = 90,
         .host_low_percent = 80,
         .n_threads = 2,
+        .map_ahead_tokens = KVMM_MAP_AHEAD_AUTO,
     };
 }
 
@@ -64,9 +70,6 @@ static int check_config(const struct kvmm_config *cfg)
     int rc = vmm_geometry_check(&cfg->geometry);
     if (rc)
         return rc;
-    if (!cfg->device || strcmp(cfg->device, "host") != 0)
-        return vmm_fail(KVMM_ERR_UNSUPPORTED, "device \"%s\" is not built in; there is \"host\"",
-                        cfg->device ? cfg->device : "(null)");
     if (cfg->device_memory == 0 && !(cfg->device_memory_utilization > 0 && cfg->device_memory_utilization <= 1))
         return vmm_fail(KVMM_ERR_INVALID, "device_memory_utilization is %g; it must be over 0 and at most 1",
                         cfg->device_memory_utilization);
@@ -83,35 +86,67 @@ static int check_config(const struct kvmm_config *cfg)
     return KVMM_OK;
 }
 
+/* What kvmm_config.device names. */
+enum device_choice { DEVICE_AUTO, DEVICE_HOST, DEVICE_CUDA };
+
+static int parse_device(const char *text, enum device_choice *choice, unsigned *ordinal)
+{
+    char rest;
+    *ordinal = 0;
+    if (text && strcmp(text, "auto") == 0)
+        *choice = DEVICE_AUTO;
+    else if (text && strcmp(text, "host") == 0)
+        *choice = DEVICE_HOST;
+    else if (text && (strcmp(text, "cuda") == 0 || (strncmp(text, "cuda:", 5) == 0 && text[5] >= '0' &&
+                                                    text[5] <= '9' && sscanf(text + 5, "%3u%c", ordinal, &rest) == 1)))
+        *choice = DEVICE_CUDA;
+    else
+        return vmm_fail(KVMM_ERR_INVALID, "device is \"%s\"; it must be auto, host, cuda or cuda:N",
+                        text ? text : "(null)");
+    return KVMM_OK;
+}
+
+static int open_chosen(kvmm *mm, const struct kvmm_config *cfg)
+{
+    enum device_choice choice = DEVICE_AUTO;
+    unsigned ordinal = 0;
+    int rc = parse_device(cfg->device, &choice, &ordinal);
+    if (rc)
+        return rc;
+    const struct vmm_device_budget budget = {cfg->device_memory, cfg->device_memory_utilization};
+    if (choice != DEVICE_HOST) {
+        rc = vmm_cuda_device_open(ordinal, cfg->frame_bytes, &budget, &mm->device);
+        if (choice == DEVICE_CUDA || rc != KVMM_ERR_UNSUPPORTED)
+            return rc;
+        vmm_log(mm, KVMM_LOG_WARNING, "%s: memory of this machine stands for the device", kvmm_errmsg());
+    }
+    return vmm_host_device_open(cfg->frame_bytes, &budget, &mm->device);
+}
+
 static int open_device(kvmm *mm, const struct kvmm_config *cfg, const struct vmm_open_options *options)
 {
-    uint64_t budget = cfg->device_memory;
-    if (budget == 0)
-        budget = (uint64_t)((double)vmm_host_memory_available() * cfg->device_memory_utilization);
-    uint64_t capacity = cfg->frame_bytes ? budget / cfg->frame_bytes : 0;
-    if (capacity > UINT32_MAX / 2)
-        capacity = UINT32_MAX / 2;
-    int rc = vmm_host_device_open(cfg->frame_bytes, (uint32_t)capacity, &mm->device);
+    int rc = open_chosen(mm, cfg);
     if (rc)
         return rc;
     if (options && options->wrap_device) {
         struct vmm_device *wrapped = options->wrap_device(mm->device, options->wrap_arg);
         mm->device = wrapped ? wrapped : mm->device;
     }
-    return vmm_frames_open(mm->device, (uint32_t)capacity, &mm->frames);
+    mm->frame_bytes = mm->device->frame_bytes;
+    return vmm_frames_open(mm->device, &mm->frames);
 }
 
 static int open_host_tier(kvmm *mm, const struct kvmm_config *cfg, uint64_t seed)
 {
-    uint64_t slots = cfg->host_memory / cfg->frame_bytes;
+    uint64_t slots = cfg->host_memory / mm->frame_bytes;
     if (slots == 0) {
         if (cfg->host_memory)
             vmm_log(mm, KVMM_LOG_WARNING, "host_memory is smaller than one frame of %zu bytes: no host tier",
-                    cfg->frame_bytes);
+                    mm->frame_bytes);
         return KVMM_OK;
     }
     struct swap_host_config config = {
-        .block_bytes = cfg->frame_bytes,
+        .block_bytes = mm->frame_bytes,
         .n_slots = slots > UINT32_MAX / 2 ? UINT32_MAX / 2 : (uint32_t)slots,
         .checksum_seed = seed,
         .crew = mm->crew,
@@ -125,20 +160,42 @@ static int open_host_tier(kvmm *mm, const struct kvmm_config *cfg, uint64_t seed
     return KVMM_OK;
 }
 
+/* What a device that the CPU can't reach copies to and from: the host tier itself, where it can be registered, and staging
+ * buffers for what goes another way. */
+static int open_staging(kvmm *mm, const struct kvmm_config *cfg)
+{
+    struct vmm_device *dev = mm->device;
+    if (!dev->ops->copy || (!mm->host && !cfg->swap_dir))
+        return KVMM_OK;
+    if (mm->host) {
+        struct iovec memory = swap_memory(mm->host);
+        mm->host_registered = dev->ops->memory_register(dev, memory.iov_base, memory.iov_len) == KVMM_OK;
+        if (!mm->host_registered)
+            vmm_log(mm, KVMM_LOG_WARNING, "%s: the host tier is reached through staging buffers", kvmm_errmsg());
+    }
+    uint64_t n = STAGING_BYTES / mm->frame_bytes;
+    n = n < STAGING_LEAST ? STAGING_LEAST : n > STAGING_MOST ? STAGING_MOST : n;
+    return vmm_staging_open(dev, (uint32_t)n, &mm->staging);
+}
+
 static int open_nvme_tier(kvmm *mm, const struct kvmm_config *cfg, uint64_t seed, const struct swap_faults *faults)
 {
     if (!cfg->swap_dir)
         return KVMM_OK;
-    struct iovec memory = mm->host ? swap_memory(mm->host) : (struct iovec){0};
-    bool registers = memory.iov_base && memory.iov_len <= REGISTER_MOST;
+    struct iovec memory[2];
+    uint32_t n_memory = 0;
+    if (mm->host && swap_memory(mm->host).iov_len <= REGISTER_MOST)
+        memory[n_memory++] = swap_memory(mm->host);
+    if (mm->staging)
+        memory[n_memory++] = vmm_staging_memory(mm->staging);
     struct swap_file_config config = {
         .dir = cfg->swap_dir,
-        .block_bytes = cfg->frame_bytes,
+        .block_bytes = mm->frame_bytes,
         .max_bytes = cfg->swap_bytes,
         .checksum_seed = seed,
         .backend = cfg->swap_backend,
-        .buffers = registers ? &memory : NULL,
-        .n_buffers = registers,
+        .buffers = n_memory ? memory : NULL,
+        .n_buffers = n_memory,
         .crew = mm->crew,
         .log = swap_log,
         .log_user = mm,
@@ -166,7 +223,7 @@ static int open_page_map(kvmm *mm, const struct kvmm_config *cfg)
         .n_groups = mm->layout.n_groups,
     };
     snprintf(header.name, sizeof header.name, "%s", cfg->name ? cfg->name : program_invocation_short_name);
-    snprintf(header.device, sizeof header.device, "%s", mm->device->ops->name);
+    snprintf(header.device, sizeof header.device, "%s", mm->device->name);
     snprintf(header.swap_backend, sizeof header.swap_backend, "%s", mm->backend_name);
     int rc = vmm_pagemap_open(&header, &mm->map);
     if (rc == KVMM_OK)
@@ -174,11 +231,22 @@ static int open_page_map(kvmm *mm, const struct kvmm_config *cfg)
     return rc;
 }
 
+/* On the host device mapping is cheap, and its users count frames exactly. */
+static uint32_t keeper_tokens(const kvmm *mm, const struct kvmm_config *cfg)
+{
+    if (cfg->map_ahead_tokens != KVMM_MAP_AHEAD_AUTO)
+        return cfg->map_ahead_tokens;
+    return mm->device->ops->copy ? mm->geometry.page_tokens : 0;
+}
+
 /* In the reverse order of vmm_open; parts that were not opened are NULL. */
 static void dismantle(kvmm *mm)
 {
     vmm_pagemap_close(&mm->map);
     swap_close(&mm->nvme);
+    vmm_staging_close(&mm->staging);
+    if (mm->host_registered)
+        mm->device->ops->memory_unregister(mm->device, swap_memory(mm->host).iov_base);
     swap_close(&mm->host);
     swap_crew_close(&mm->crew);
     vmm_frames_close(&mm->frames);
@@ -216,7 +284,6 @@ int vmm_open(const struct kvmm_config *cfg, const struct vmm_open_options *optio
     init_locks(mm);
     mm->geometry = cfg->geometry;
     vmm_layout_init(&cfg->geometry, &mm->layout);
-    mm->frame_bytes = cfg->frame_bytes;
     mm->backend_name = "none";
     mm->log = cfg->log;
     mm->now_ns = cfg->now_ns ? cfg->now_ns : monotonic_ns;
@@ -242,8 +309,9 @@ int vmm_open(const struct kvmm_config *cfg, const struct vmm_open_options *optio
         rc = vmm_fail(KVMM_ERR_NO_HOST_MEMORY, "%u threads can't be started: %s", cfg->n_threads, strerror(-rc));
         goto err;
     }
-    if ((rc = open_host_tier(mm, cfg, seed)) ||
-        (rc = open_nvme_tier(mm, cfg, seed, options ? options->swap_faults : NULL)) || (rc = open_page_map(mm, cfg)))
+    if ((rc = open_host_tier(mm, cfg, seed)) || (rc = open_staging(mm, cfg)) ||
+        (rc = open_nvme_tier(mm, cfg, seed, options ? options->swap_faults : NULL)) || (rc = open_page_map(mm, cfg)) ||
+        (rc = vmm_keeper_open(mm, keeper_tokens(mm, cfg))))
         goto err;
     vmm_publish_usage(mm);
     *out = mm;
@@ -271,12 +339,10 @@ int kvmm_close(kvmm **handle)
     pthread_mutex_unlock(&mm->lock);
     if (open_steps)
         return vmm_fail(KVMM_ERR_STATE, "kvmm_close: %u steps are open", open_steps);
-    while (mm->seqs.next != &mm->seqs) {
-        kvmm_seq *seq = mm->seqs.next;
-        int rc = kvmm_seq_destroy(&seq);
-        if (rc)
-            return rc;
-    }
+    vmm_keeper_close(mm);
+    int rc = vmm_seq_destroy_all(mm);
+    if (rc)
+        return rc;
     dismantle(mm);
     *handle = NULL;
     return KVMM_OK;
@@ -320,6 +386,11 @@ void kvmm_get_stats(kvmm *mm, struct kvmm_stats *stats)
         stats->io_retries += info.n_retries;
     }
     pthread_mutex_unlock(&mm->lock);
+}
+
+const char *kvmm_device_name(const kvmm *mm)
+{
+    return mm->device->name;
 }
 
 const char *kvmm_swap_backend(const kvmm *mm)

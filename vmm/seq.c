@@ -70,26 +70,12 @@ static int in_step(const kvmm_seq *seq, const char *call)
     return vmm_fail(KVMM_ERR_STATE, "%s: sequence %llu is in a step", call, (unsigned long long)seq->id);
 }
 
-int kvmm_seq_destroy(kvmm_seq **handle)
+int vmm_seq_bury(kvmm_seq *seq)
 {
-    if (!handle || !*handle)
-        return KVMM_OK;
-    kvmm_seq *seq = *handle;
     kvmm *mm = seq->mm;
-    pthread_mutex_lock(&mm->lock);
-    if (seq->step) {
-        int rc = in_step(seq, "kvmm_seq_destroy");
-        pthread_mutex_unlock(&mm->lock);
-        return rc;
-    }
-    vmm_stop_background(seq);
-    vmm_wait_idle(seq);
     int rc = vmm_seq_shrink(seq, 0);
-    if (rc) {
-        pthread_cond_broadcast(&mm->changed);
-        pthread_mutex_unlock(&mm->lock);
+    if (rc)
         return rc;
-    }
     seq->pins = 0;
     vmm_seq_commit(seq);
     vmm_pagemap_remove(mm->map, seq->row);
@@ -97,14 +83,79 @@ int kvmm_seq_destroy(kvmm_seq **handle)
     mm->n[VMM_CELL_EMPTY] -= seq->n[VMM_CELL_EMPTY];
     seq->prev->next = seq->next;
     seq->next->prev = seq->prev;
-    mm->n_seqs--;
+    if (seq->dying) {
+        mm->keeper.n_dying--;
+        mm->n_quiet--;
+    } else {
+        mm->n_seqs--;
+    }
     vmm_publish_usage(mm);
     pthread_cond_broadcast(&mm->changed);
-    pthread_mutex_unlock(&mm->lock);
     free(seq->entries);
     free(seq);
-    *handle = NULL;
     return KVMM_OK;
+}
+
+/* The keeper takes it down when its last kernel has finished; until then nothing else touches it. */
+static void leave_to_keeper(kvmm_seq *seq)
+{
+    kvmm *mm = seq->mm;
+    seq->dying = true;
+    seq->quiet = true;
+    mm->n_quiet++;
+    mm->n_seqs--;
+    mm->keeper.n_dying++;
+    vmm_publish_usage(mm);
+    vmm_keeper_ask(mm);
+}
+
+/* Waits for what moves, and takes the sequence down. */
+static int destroy_now(kvmm_seq *seq)
+{
+    kvmm *mm = seq->mm;
+    vmm_wait_idle(seq);
+    seq->quiet = seq->dying;
+    int rc = vmm_seq_bury(seq);
+    if (rc)
+        pthread_cond_broadcast(&mm->changed);
+    return rc;
+}
+
+int kvmm_seq_destroy(kvmm_seq **handle)
+{
+    if (!handle || !*handle)
+        return KVMM_OK;
+    kvmm_seq *seq = *handle;
+    kvmm *mm = seq->mm;
+    int rc = KVMM_OK;
+    pthread_mutex_lock(&mm->lock);
+    if (seq->step) {
+        rc = in_step(seq, "kvmm_seq_destroy");
+    } else {
+        vmm_stop_background(seq);
+        seq->pins = 0;
+        vmm_seq_commit(seq);
+        if (mm->keeper.runs)
+            leave_to_keeper(seq);
+        else
+            rc = destroy_now(seq);
+    }
+    pthread_mutex_unlock(&mm->lock);
+    if (rc == KVMM_OK)
+        *handle = NULL;
+    return rc;
+}
+
+int vmm_seq_destroy_all(kvmm *mm)
+{
+    int rc = KVMM_OK;
+    pthread_mutex_lock(&mm->lock);
+    while (rc == KVMM_OK && mm->seqs.next != &mm->seqs) {
+        vmm_stop_background(mm->seqs.next);
+        rc = destroy_now(mm->seqs.next);
+    }
+    pthread_mutex_unlock(&mm->lock);
+    return rc;
 }
 
 uint32_t kvmm_seq_length(const kvmm_seq *seq)
@@ -170,6 +221,7 @@ int kvmm_seq_suspend(kvmm_seq *seq)
         vmm_stop_background(seq);
         mm->policy.ops->cool(&mm->policy, &seq->item);
         vmm_reap_steps(mm);
+        vmm_ahead_drop(seq);
         if (seq->n[VMM_CELL_DEVICE] + seq->n[VMM_CELL_CLEAN] > 0) {
             seq->suspending = true;
             mm->n_suspending++;

@@ -100,9 +100,12 @@ static int no_device_memory(const kvmm *mm, const struct kvmm_want *wants, size_
 static void join(kvmm_step *step, struct kvmm_want *want, uint64_t target)
 {
     kvmm_seq *seq = want->seq;
+    uint32_t live = (uint32_t)(target / seq->layout.n_groups);
     seq->step = step;
     seq->target = target;
-    seq->live = (uint32_t)(target / seq->layout.n_groups);
+    if (seq->ahead > 0 && live > seq->live)
+        vmm_ahead_join(seq, live - seq->live < seq->ahead ? live - seq->live : seq->ahead);
+    seq->live = live;
     vmm_seq_commit(seq);
     seq->mm->policy.ops->touch(&seq->mm->policy, &seq->item);
     step->seqs[step->n++] = (struct vmm_step_seq){.seq = seq, .n_tokens = want->n_tokens, .want = want};
@@ -258,7 +261,7 @@ static void advance_all(struct begin *b)
         struct vmm_step_seq *ss = &b->step->seqs[i];
         int rc = seq_ready(ss->seq) ? KVMM_OK : advance(ss);
         if (rc == KVMM_OK && b->mm->device_failed)
-            rc = vmm_fail(KVMM_ERR_DEVICE, "the device failed to clear a frame");
+            rc = vmm_fail(KVMM_ERR_DEVICE, "%s", b->mm->device_failure.text);
         if (rc == KVMM_OK) {
             i++;
             continue;
@@ -418,6 +421,7 @@ int kvmm_step_end(kvmm_step **handle, void *stream)
         seq->length = step->seqs[i].n_tokens;
         seq->n_pending += !passed;
         leave(seq);
+        vmm_keeper_grown(seq);
     }
     mm->n_open_steps--;
     if (passed) {

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "on_device.h"
 #include "vmm/mm.h"
 
 #define FRAME (64u * 1024u)
@@ -25,6 +26,8 @@ static inline struct kvmm_config small_config(uint32_t device_frames, uint32_t h
     kvmm_config_init(&cfg);
     cfg.geometry =
         (struct kvmm_geometry){.n_layers = 4, .n_kv_heads = 4, .head_dim = 128, .page_tokens = 16, .dtype = KVMM_F16};
+    cfg.device = test_device();
+    cfg.map_ahead_tokens = test_map_ahead();
     cfg.frame_bytes = FRAME;
     cfg.device_memory = (uint64_t)device_frames * FRAME;
     cfg.host_memory = (uint64_t)host_frames * FRAME;
@@ -63,7 +66,8 @@ static inline int grow(kvmm *mm, kvmm_seq *seq, uint32_t n_tokens, uint8_t tag)
     kvmm_seq_layout(seq, &l);
     for (uint32_t layer = 0; layer < 4; layer++) {
         for (uint32_t t = 0; t < n_tokens; t++) {
-            uint8_t *at = (uint8_t *)kvmm_layout_at(&l, layer, 1) + t / 16 * l.page_stride + t % 16 * l.token_stride;
+            uint8_t *at =
+                cpu_at((uint8_t *)kvmm_layout_at(&l, layer, 1) + t / 16 * l.page_stride + t % 16 * l.token_stride);
             uint8_t value = (uint8_t)(tag + layer * 31 + t * 7 + t / 16);
             if (t >= old)
                 *at = value;

@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "on_device.h"
+
 /* The row of head_dim elements is filled with 8-byte words that name sequence, token, version, layer, K or V and head. */
 static uint64_t word_of(const struct model_seq *m, uint32_t token, uint32_t version, uint32_t row, size_t i)
 {
@@ -12,8 +14,8 @@ static uint64_t word_of(const struct model_seq *m, uint32_t token, uint32_t vers
 
 static char *row_at(const struct kvmm_layout *l, uint32_t token, uint32_t layer, uint32_t kv, uint32_t head)
 {
-    return (char *)kvmm_layout_at(l, layer, kv) + (size_t)(token / l->page_tokens) * l->page_stride +
-           (size_t)(token % l->page_tokens) * l->token_stride + (size_t)head * l->head_stride;
+    return cpu_at((char *)kvmm_layout_at(l, layer, kv) + (size_t)(token / l->page_tokens) * l->page_stride +
+                  (size_t)(token % l->page_tokens) * l->token_stride + (size_t)head * l->head_stride);
 }
 
 typedef bool row_visit(char *row, size_t words, const struct model_seq *m, uint32_t token, uint32_t number);

@@ -97,14 +97,43 @@ static void f_close(struct vmm_device *dev)
     free(dev);
 }
 
-static const struct vmm_device_ops faulty_ops = {
-    "faulty",   f_reserve,  f_unreserve, f_frame_create, f_frame_release, f_map,  f_unmap,
-    f_view_get, f_view_put, f_zero,      f_fence_record, f_fence_passed,  f_close};
+static void f_copy(struct vmm_device *dev, struct vmm_copy *copy)
+{
+    LOWER(dev)->ops->copy(LOWER(dev), copy);
+}
+static int f_memory_register(struct vmm_device *dev, void *base, size_t bytes)
+{
+    if (due(&device_countdown))
+        return vmm_fail(KVMM_ERR_NO_HOST_MEMORY, "injected");
+    return LOWER(dev)->ops->memory_register(LOWER(dev), base, bytes);
+}
+static void f_memory_unregister(struct vmm_device *dev, void *base)
+{
+    LOWER(dev)->ops->memory_unregister(LOWER(dev), base);
+}
 
 static struct vmm_device *wrap(struct vmm_device *lower, void *arg)
 {
+    static struct vmm_device_ops ops;
+    bool copies = lower->ops->copy != NULL;
+    ops = (struct vmm_device_ops){.reserve = f_reserve,
+                                  .unreserve = f_unreserve,
+                                  .frame_create = f_frame_create,
+                                  .frame_release = f_frame_release,
+                                  .map = f_map,
+                                  .unmap = f_unmap,
+                                  .view_get = copies ? NULL : f_view_get,
+                                  .view_put = copies ? NULL : f_view_put,
+                                  .zero_frame = copies ? NULL : f_zero,
+                                  .copy = copies ? f_copy : NULL,
+                                  .memory_register = copies ? f_memory_register : NULL,
+                                  .memory_unregister = copies ? f_memory_unregister : NULL,
+                                  .fence_record = f_fence_record,
+                                  .fence_passed = f_fence_passed,
+                                  .close = f_close};
     struct faulty *dev = malloc(sizeof *dev);
-    *dev = (struct faulty){{&faulty_ops, lower->frame_bytes}, lower};
+    *dev = (struct faulty){*lower, lower};
+    dev->base.ops = &ops;
     return &dev->base;
 }
 
@@ -245,7 +274,7 @@ static struct vmm_device *wrap_short(struct vmm_device *lower, void *arg)
 {
     static struct vmm_device_ops ops;
     struct vmm_device *dev = wrap(lower, NULL);
-    ops = faulty_ops;
+    ops = *dev->ops;
     ops.frame_create = short_create;
     dev->ops = &ops;
     return dev;

@@ -132,8 +132,9 @@ START_TEST(the_budget_hands_out_each_frame_once)
     enum { N = 130 };
     uint32_t taken[N], extra;
     bool zeroed, seen[N] = {0};
-    ck_assert_int_eq(vmm_host_device_open(FRAME, N, &dev), KVMM_OK);
-    ck_assert_int_eq(vmm_frames_open(dev, N, &frames), KVMM_OK);
+    const struct vmm_device_budget budget = {.bytes = (uint64_t)N * FRAME};
+    ck_assert_int_eq(vmm_host_device_open(FRAME, &budget, &dev), KVMM_OK);
+    ck_assert_int_eq(vmm_frames_open(dev, &frames), KVMM_OK);
     for (int i = 0; i < N; i++) {
         ck_assert_int_eq(vmm_frames_take(frames, VMM_FRAME_FOR_ZERO, 0, &taken[i], &zeroed), KVMM_OK);
         ck_assert(zeroed && taken[i] < N && !seen[taken[i]]);

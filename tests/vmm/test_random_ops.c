@@ -263,6 +263,8 @@ START_TEST(random_operations)
 
     struct kvmm_config cfg;
     kvmm_config_init(&cfg);
+    cfg.device = test_device();
+    cfg.map_ahead_tokens = test_map_ahead();
     cfg.geometry = w->geometry;
     cfg.frame_bytes = 64 * 1024;
     cfg.device_memory = 13 * cfg.frame_bytes;

@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,13 +26,15 @@
 #define MADV_POPULATE_WRITE 23
 #endif
 
+#define DEFAULT_FRAME ((size_t)2 << 20)
+
 struct host_device {
     struct vmm_device base;
     int memfd;
-    char *window; /* max_frames frames */
-    uint32_t max_frames;
-    uint32_t n_fresh;   /* frames [n_fresh, max_frames) were never made */
-    uint32_t *released; /* stack of frames that were made and released */
+    char *window;         /* max_frames frames */
+    pthread_mutex_t lock; /* what follows */
+    uint32_t n_fresh;     /* frames [n_fresh, max_frames) were never made */
+    uint32_t *released;   /* stack of frames that were made and released */
     uint32_t n_released;
 };
 
@@ -69,26 +72,44 @@ static void host_unreserve(struct vmm_device *dev, void *base, size_t bytes)
     munmap(base, bytes);
 }
 
+/* The number of a frame that is not made; UINT32_MAX: all are. */
+static uint32_t take_number(struct host_device *host)
+{
+    uint32_t id = UINT32_MAX;
+    pthread_mutex_lock(&host->lock);
+    if (host->n_released > 0)
+        id = host->released[--host->n_released];
+    else if (host->n_fresh < host->base.max_frames)
+        id = host->n_fresh++;
+    pthread_mutex_unlock(&host->lock);
+    return id;
+}
+
+static void give_number(struct host_device *host, uint32_t id)
+{
+    pthread_mutex_lock(&host->lock);
+    host->released[host->n_released++] = id;
+    pthread_mutex_unlock(&host->lock);
+}
+
 static int host_frame_create(struct vmm_device *dev, uint32_t *frame)
 {
     struct host_device *host = host_of(dev);
-    bool reuse = host->n_released > 0;
-    if (!reuse && host->n_fresh == host->max_frames)
-        return vmm_fail(KVMM_ERR_NO_DEVICE_MEMORY, "all %u frames of the host device are made", host->max_frames);
-    uint32_t id = reuse ? host->released[host->n_released - 1] : host->n_fresh;
+    uint32_t id = take_number(host);
+    if (id == UINT32_MAX)
+        return vmm_fail(KVMM_ERR_NO_DEVICE_MEMORY, "all %u frames of the host device are made", dev->max_frames);
     char *view = window_of(host, id);
     /* Populating now makes a machine without memory an error here instead of a SIGBUS in a kernel later. */
     int rc = madvise(view, dev->frame_bytes, MADV_POPULATE_WRITE);
     if (rc && errno == EINVAL) /* before Linux 5.14 */
         rc = fallocate(host->memfd, 0, (off_t)id * (off_t)dev->frame_bytes, (off_t)dev->frame_bytes);
-    if (rc)
-        return vmm_fail(KVMM_ERR_NO_DEVICE_MEMORY, "no memory for a frame of %zu bytes: %s", dev->frame_bytes,
-                        strerror(errno));
+    if (rc) {
+        rc = vmm_fail(KVMM_ERR_NO_DEVICE_MEMORY, "no memory for a frame of %zu bytes: %s", dev->frame_bytes,
+                      strerror(errno));
+        give_number(host, id);
+        return rc;
+    }
     madvise(view, dev->frame_bytes, MADV_DONTNEED);
-    if (reuse)
-        host->n_released--;
-    else
-        host->n_fresh++;
     *frame = id;
     return KVMM_OK;
 }
@@ -98,7 +119,7 @@ static void host_frame_release(struct vmm_device *dev, uint32_t frame)
     struct host_device *host = host_of(dev);
     fallocate(host->memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)frame * (off_t)dev->frame_bytes,
               (off_t)dev->frame_bytes);
-    host->released[host->n_released++] = frame;
+    give_number(host, frame);
 }
 
 static int host_unmap(struct vmm_device *dev, void *base, size_t n)
@@ -172,14 +193,14 @@ static bool host_fence_passed(struct vmm_device *dev, struct vmm_fence fence)
 static void host_close(struct vmm_device *dev)
 {
     struct host_device *host = host_of(dev);
-    munmap(host->window, (size_t)host->max_frames * dev->frame_bytes);
+    munmap(host->window, (size_t)dev->max_frames * dev->frame_bytes);
+    pthread_mutex_destroy(&host->lock);
     close(host->memfd);
     free(host->released);
     free(host);
 }
 
 static const struct vmm_device_ops host_ops = {
-    .name = "host",
     .reserve = host_reserve,
     .unreserve = host_unreserve,
     .frame_create = host_frame_create,
@@ -194,7 +215,8 @@ static const struct vmm_device_ops host_ops = {
     .close = host_close,
 };
 
-uint64_t vmm_host_memory_available(void)
+/* Memory that this machine could give to frames now, in bytes. */
+static uint64_t memory_available(void)
 {
     FILE *file = fopen("/proc/meminfo", "re");
     unsigned long long kib = 0;
@@ -208,21 +230,28 @@ uint64_t vmm_host_memory_available(void)
     return kib * 1024;
 }
 
-int vmm_host_device_open(size_t frame_bytes, uint32_t max_frames, struct vmm_device **dev)
+int vmm_host_device_open(size_t frame_bytes, const struct vmm_device_budget *budget, struct vmm_device **dev)
 {
+    frame_bytes = frame_bytes ? frame_bytes : DEFAULT_FRAME;
     if (frame_bytes < 64 * 1024 || frame_bytes > 2 * 1024 * 1024 || (frame_bytes & (frame_bytes - 1)))
         return vmm_fail(KVMM_ERR_INVALID, "frame_bytes is %zu; it must be a power of two, 64 KiB to 2 MiB",
                         frame_bytes);
-    if (max_frames == 0)
-        return vmm_fail(KVMM_ERR_INVALID, "the device budget is smaller than one frame of %zu bytes", frame_bytes);
+    uint32_t max_frames;
+    int rc = vmm_device_capacity(budget, budget->bytes ? 0 : memory_available(), frame_bytes, &max_frames);
+    if (rc)
+        return rc;
 
-    int rc = KVMM_ERR_NO_HOST_MEMORY;
+    rc = KVMM_ERR_NO_HOST_MEMORY;
     struct rlimit limit;
     size_t bytes = (size_t)max_frames * frame_bytes;
     struct host_device *host = calloc(1, sizeof *host);
     if (!host)
         return vmm_fail(rc, "no memory for the host device");
-    *host = (struct host_device){.base = {.ops = &host_ops, .frame_bytes = frame_bytes}, .max_frames = max_frames};
+    host->base = (struct vmm_device){.ops = &host_ops,
+                                     .name = "host",
+                                     .frame_bytes = frame_bytes,
+                                     .max_frames = max_frames,
+                                     .frames_start_zero = true};
     host->released = malloc((size_t)max_frames * sizeof *host->released);
     if (!host->released) {
         vmm_fail(rc, "no memory for the host device");
@@ -254,6 +283,7 @@ int vmm_host_device_open(size_t frame_bytes, uint32_t max_frames, struct vmm_dev
     madvise(window, bytes, MADV_HUGEPAGE); /* where shmem_enabled allows; good without */
     madvise(window, bytes, MADV_DONTDUMP); /* a core file has the ranges' copy */
     host->window = window;
+    pthread_mutex_init(&host->lock, NULL);
     *dev = &host->base;
     return KVMM_OK;
 

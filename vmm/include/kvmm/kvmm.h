@@ -146,6 +146,8 @@ KVMM_API uint64_t kvmm_geometry_bytes(const struct kvmm_geometry *g, size_t fram
 
 enum kvmm_log_level { KVMM_LOG_ERROR = 0, KVMM_LOG_WARNING = 1, KVMM_LOG_INFO = 2 };
 
+#define KVMM_MAP_AHEAD_AUTO UINT32_MAX
+
 /* Fill with kvmm_config_init() first, always: it sets struct_size, which says which fields the caller knows. */
 struct kvmm_config {
     size_t struct_size;
@@ -153,10 +155,13 @@ struct kvmm_config {
     struct kvmm_geometry geometry;
 
     /* Device tier. */
-    const char *device;               /* "host" (default): memory of this machine stands for the device */
-    uint64_t device_memory;           /* budget of the device tier; 0: device_memory_utilization × what is free */
+    const char *device;     /* "host" (default): memory of this machine stands for the device; "cuda:N", or "cuda" for
+                           "cuda:0": that GPU, through its primary context; "auto": cuda:0 if this machine can, else the host device,
+                           and log says why */
+    uint64_t device_memory; /* budget of the device tier; 0: device_memory_utilization × what is free */
     double device_memory_utilization; /* (0, 1]; default 0.9; used only when device_memory is 0 */
-    size_t frame_bytes;               /* host device: a power of two, 64 KiB … 2 MiB; default 2 MiB */
+    size_t frame_bytes;               /* host device: a power of two, 64 KiB … 2 MiB; cuda: a power of two and a
+                                         multiple of the GPU's granularity, 2 MiB as a rule; default 2 MiB; 0: the granularity */
 
     /* Host tier: memory that spilled frames go to first. 0: none (default). Rounded down to frames. */
     uint64_t host_memory;
@@ -170,6 +175,11 @@ struct kvmm_config {
     const char *policy;         /* which sequence's frames leave first: "lru" (default) or "clock" */
     uint32_t host_high_percent; /* demotion of host frames to NVMe starts above this; default 90 */
     uint32_t host_low_percent;  /* and goes on down to this; default 80 */
+
+    /* A background thread maps the frames of a sequence's next so many tokens before they are needed, keeps a few frames
+     * made and clear, and takes down destroyed sequences. 0: no such thread; KVMM_MAP_AHEAD_AUTO (default): one page on a
+     * CUDA device, none on the host device. */
+    uint32_t map_ahead_tokens;
 
     uint32_t n_threads;     /* threads for copies and checksums, 1 … 64; default 2 */
     uint64_t checksum_seed; /* 0 (default): random */
@@ -190,7 +200,8 @@ struct kvmm_config {
 KVMM_API void kvmm_config_init(struct kvmm_config *cfg);
 
 /* Opens a manager. Strings in cfg are copied. On failure *mm is not written and nothing is left behind.
- * Errors: INVALID, UNSUPPORTED, NO_HOST_MEMORY, NO_ADDRESS_SPACE, DEVICE, SWAP. */
+ * Errors: INVALID; UNSUPPORTED (no CUDA driver, one before 11.4, no such GPU, or one without virtual memory management);
+ * NO_DEVICE_MEMORY, NO_HOST_MEMORY, NO_ADDRESS_SPACE, DEVICE, SWAP. */
 KVMM_API int kvmm_open(const struct kvmm_config *cfg, kvmm **mm);
 
 /* Destroys all sequences, waits for transfers in flight, gives everything back and sets *mm to NULL. NULL and
@@ -206,7 +217,8 @@ KVMM_API int kvmm_close(kvmm **mm);
  * NO_ADDRESS_SPACE. */
 KVMM_API int kvmm_seq_create(kvmm *mm, uint32_t max_tokens, kvmm_seq **seq);
 
-/* Frees the sequence, its frames in all tiers and its range; sets *seq to NULL. Waits for its transfers in flight.
+/* Frees the sequence, its frames in all tiers and its range; sets *seq to NULL. With a background thread (see
+ * map_ahead_tokens) that happens when its transfers and the kernels of its steps have ended; without, this call waits for them.
  * NULL and pointers to NULL are ignored. Errors: STATE while in a step; NO_ADDRESS_SPACE if the kernel has no room to
  * unmap it now; DEVICE. *seq stays then. */
 KVMM_API int kvmm_seq_destroy(kvmm_seq **seq);
@@ -278,6 +290,9 @@ KVMM_API int kvmm_step_begin(kvmm *mm, struct kvmm_want *wants, size_t n, unsign
 
 /* Ends the step: each sequence's length becomes its n_tokens, pages may move again once the work queued on `stream`
  * before this call is done. The host device has no streams: its kernels must have returned, and stream must be NULL.
+ * On a CUDA device it is a CUstream of the GPU's primary context (a cudaStream_t of the runtime is one), NULL being the
+ * default stream; kvmm waits for an event on it, never for the device. A kernel that was launched on another stream must
+ * be ordered before it.
  * Sets *step to NULL. Errors: INVALID (stream), DEVICE; the step is over in any case. */
 KVMM_API int kvmm_step_end(kvmm_step **step, void *stream);
 
@@ -304,6 +319,9 @@ struct kvmm_stats {
     uint64_t reserved[16];
 };
 KVMM_API void kvmm_get_stats(kvmm *mm, struct kvmm_stats *stats);
+
+/* The device in use: "host", "cuda:0", … Lives as long as mm. */
+KVMM_API const char *kvmm_device_name(const kvmm *mm);
 
 /* The back end of the NVMe tier in use: "io_uring", "threads", or "none". Static. */
 KVMM_API const char *kvmm_swap_backend(const kvmm *mm);
