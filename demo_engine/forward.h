@@ -38,6 +38,8 @@ struct forward_ops {
 struct forward {
     const struct forward_ops *ops;
     void *stream; /* for kvmm_step_end(): where passes are queued; NULL on the host */
+    /* Since open: passes captured as a graph, and passes that were replays of one; 0 on the host. */
+    uint64_t n_captures, n_replays;
 };
 
 static inline int forward_queue(struct forward *fwd, const struct forward_item *items, uint32_t n_items,
