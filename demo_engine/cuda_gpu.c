@@ -2,6 +2,7 @@
 #include "cuda_gpu.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 
 /* What NVIDIA recommends for the GPUs of most need, Hopper and later. */
 #define WORKSPACE_BYTES (32u << 20)
@@ -18,10 +19,34 @@ int cuda_gpu_failure(const struct cuda_gpu *gpu, CUresult rc, const char *call, 
 
 /* ---- which GPU ----------------------------------------------------------------------------------------------- */
 
-static int attribute(const struct cuda_driver *cu, CUdevice device, CUdevice_attribute which)
+static int call_failed(const struct cuda_gpu *gpu, CUresult rc, const char *call, struct engine_error *err)
 {
-    int value = 0;
-    return cu->DeviceGetAttribute(&value, which, device) == CUDA_SUCCESS ? value : 0;
+    return engine_fail(err, "cuda:%d: %s: %s", gpu->ordinal, call, cuda_error_name(gpu->cu, rc));
+}
+
+/* Whether the device can do what is needed of it. */
+static int check_device(const struct cuda_gpu *gpu, struct engine_error *err)
+{
+    static const CUdevice_attribute wanted[] = {CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED,
+                                                CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
+                                                CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR};
+    int values[3];
+    for (int i = 0; i < 3; i++) {
+        CUresult rc = gpu->cu->DeviceGetAttribute(&values[i], wanted[i], gpu->device);
+        if (rc != CUDA_SUCCESS)
+            return call_failed(gpu, rc, "cuDeviceGetAttribute", err);
+    }
+    char name[128];
+    if (gpu->cu->DeviceGetName(name, sizeof name, gpu->device) != CUDA_SUCCESS)
+        (void)snprintf(name, sizeof name, "the device");
+    if (!values[0])
+        return engine_fail(err, "cuda:%d: %s has no virtual memory management: %s", gpu->ordinal, name,
+                           cuda_error_name(gpu->cu, CUDA_ERROR_NOT_SUPPORTED));
+    if (values[1] < OLDEST_GPU)
+        return engine_fail(err, "cuda:%d: %s is of compute capability %d.%d, and the kernels need %d.0: %s",
+                           gpu->ordinal, name, values[1], values[2], OLDEST_GPU,
+                           cuda_error_name(gpu->cu, CUDA_ERROR_NO_BINARY_FOR_GPU));
+    return 0;
 }
 
 /* Finds driver, device and cuBLAS. */
@@ -34,28 +59,20 @@ static int find(int ordinal, struct cuda_gpu *gpu, struct engine_error *err)
                            ordinal);
     if (cuda_driver_get(&gpu->cu, reason) != CUDA_DRIVER_OK)
         return engine_fail(err, "cuda:%d: %s", ordinal, reason);
-    const struct cuda_driver *cu = gpu->cu;
-    int n = 0;
-    CUresult rc = cu->DeviceGetCount(&n);
+    int n;
+    CUresult rc = gpu->cu->DeviceGetCount(&n);
     if (rc != CUDA_SUCCESS)
-        return engine_fail(err, "cuda:%d: cuDeviceGetCount: %s", ordinal, cuda_error_name(cu, rc));
+        return call_failed(gpu, rc, "cuDeviceGetCount", err);
     if (ordinal >= n)
-        return engine_fail(err, "cuda:%d: no such device: the CUDA driver sees %d", ordinal, n);
-    rc = cu->DeviceGet(&gpu->device, ordinal);
+        return engine_fail(err, "cuda:%d: no such device: the CUDA driver sees %d: %s", ordinal, n,
+                           cuda_error_name(gpu->cu, CUDA_ERROR_INVALID_DEVICE));
+    rc = gpu->cu->DeviceGet(&gpu->device, ordinal);
     if (rc != CUDA_SUCCESS)
-        return engine_fail(err, "cuda:%d: cuDeviceGet: %s", ordinal, cuda_error_name(cu, rc));
-    char name[128] = "";
-    (void)cu->DeviceGetName(name, sizeof name, gpu->device);
-    if (!attribute(cu, gpu->device, CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED))
-        return engine_fail(err, "cuda:%d: %s has no virtual memory management: %s", ordinal, name,
-                           cuda_error_name(cu, CUDA_ERROR_NOT_SUPPORTED));
-    const int major = attribute(cu, gpu->device, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR);
-    if (major < OLDEST_GPU)
-        return engine_fail(err, "cuda:%d: %s is of compute capability %d.%d; the kernels need %d.0", ordinal, name,
-                           major, attribute(cu, gpu->device, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR), OLDEST_GPU);
-    if (cublas_get(cu, &gpu->blas, reason) != 0)
-        return engine_fail(err, "cuda:%d: %s", ordinal, reason);
-    return 0;
+        return call_failed(gpu, rc, "cuDeviceGet", err);
+    int status = check_device(gpu, err);
+    if (status == 0 && cublas_get(gpu->cu, &gpu->blas, reason) != 0)
+        status = engine_fail(err, "cuda:%d: %s", ordinal, reason);
+    return status;
 }
 
 int cuda_gpu_probe(int ordinal, struct engine_error *err)

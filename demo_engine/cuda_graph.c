@@ -28,7 +28,19 @@ static struct cuda_graph *place_of(struct cuda_graphs *graphs, struct cuda_shape
     return oldest;
 }
 
-/* A capture is ended in any case, or the stream would be of no more use. */
+/* Ends a capture in any case, or nothing could be freed any more. *graph: NULL on failure. */
+static CUresult end_capture(const struct cuda_gpu *gpu, CUgraph *graph)
+{
+    CUresult rc = gpu->cu->StreamEndCapture(gpu->stream, graph);
+    if (rc == CUDA_SUCCESS)
+        return rc;
+    *graph = NULL;
+    if (gpu->cu->StreamEndCapture(gpu->stream, graph) == CUDA_SUCCESS && *graph)
+        (void)gpu->cu->GraphDestroy(*graph);
+    *graph = NULL;
+    return rc;
+}
+
 static int capture(const struct cuda_gpu *gpu, int (*queue)(void *ctx, struct engine_error *err), void *ctx,
                    CUgraphExec *exec, struct engine_error *err)
 {
@@ -39,7 +51,7 @@ static int capture(const struct cuda_gpu *gpu, int (*queue)(void *ctx, struct en
     if (rc != CUDA_SUCCESS)
         return cuda_gpu_failure(gpu, rc, "cuStreamBeginCapture", "a pass", err);
     int status = queue(ctx, err);
-    rc = cu->StreamEndCapture(gpu->stream, &graph);
+    rc = end_capture(gpu, &graph);
     if (rc != CUDA_SUCCESS)
         return status != 0 ? status : cuda_gpu_failure(gpu, rc, "cuStreamEndCapture", "a pass", err);
     if (status == 0) {
