@@ -49,16 +49,27 @@ CUresult sim_capture_forbids_unsafe(void)
     return rc;
 }
 
-CUresult sim_capture_forbids_legacy(uint64_t context)
+/* Spoils the captures of a context's streams, or of its blocking ones only. Whether there were any. */
+static bool spoil_all(uint64_t context, bool blocking_only)
 {
-    CUresult rc = CUDA_SUCCESS;
+    bool any = false;
     for (struct sim_stream *stream = sim.streams; stream; stream = stream->next) {
-        if (!stream->capture || !stream->blocking || stream->object.context != context)
+        if (!stream->capture || stream->object.context != context || (blocking_only && !stream->blocking))
             continue;
         stream->capture->spoiled = true;
-        rc = CUDA_ERROR_STREAM_CAPTURE_IMPLICIT;
+        any = true;
     }
-    return rc;
+    return any;
+}
+
+CUresult sim_capture_forbids_legacy(uint64_t context)
+{
+    return spoil_all(context, true) ? CUDA_ERROR_STREAM_CAPTURE_IMPLICIT : CUDA_SUCCESS;
+}
+
+CUresult sim_capture_forbids_context(uint64_t context)
+{
+    return spoil_all(context, false) ? CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED : CUDA_SUCCESS;
 }
 
 void sim_capture_spoil(uint64_t number)

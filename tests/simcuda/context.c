@@ -273,5 +273,8 @@ CUresult cuCtxSetCurrent(CUcontext context)
 CUresult cuCtxSynchronize(void)
 {
     CUresult rc = sim_enter(SIM_CtxSynchronize);
-    return rc ? rc : sim_leave(sim_streams_drain(sim_current_context()));
+    if (rc)
+        return rc;
+    rc = sim_capture_forbids_context(sim_current_context());
+    return sim_leave(rc ? rc : sim_streams_drain(sim_current_context()));
 }

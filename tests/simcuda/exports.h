@@ -8,11 +8,16 @@
 #ifndef SIMCUDA_EXPORTS_H
 #define SIMCUDA_EXPORTS_H
 
+/* Parameters of calls that kvmm itself never makes, so that cuda_abi.h has no need of their types. The list can be read
+ * after cuda.h too, for a check against it. */
+#ifdef CUDA_VERSION
+typedef CUpointer_attribute sim_pointer_attribute;
+typedef CUstreamCaptureStatus sim_capture_status;
+#else
 #include "vmm/driver/cuda_abi.h"
-
-/* What kvmm itself never calls, so that cuda_abi.h has no need of it. */
 typedef unsigned sim_pointer_attribute;
 typedef int sim_capture_status; /* 0 none, 1 active, 2 invalidated */
+#endif
 
 #define SIMCUDA_EXPORTS(X)                                                                                             \
     X(Init, cuInit, cuInit, 2000, SIM_ANY_TIME, (unsigned flags))                                                      \
@@ -141,6 +146,7 @@ typedef int sim_capture_status; /* 0 none, 1 active, 2 invalidated */
     P(StreamEndCapture, cuStreamEndCapture_ptsz, (CUstream stream, CUgraph * graph))                                   \
     P(GraphLaunch, cuGraphLaunch_ptsz, (CUgraphExec exec, CUstream stream))
 
+#ifndef CUDA_VERSION
 #define SIM_EXPORT __attribute__((visibility("default")))
 
 #define X(id, symbol, name, version, rules, params) SIM_EXPORT CUresult symbol params;
@@ -149,5 +155,6 @@ SIMCUDA_EXPORTS(X)
 #define P(id, symbol, params) SIM_EXPORT CUresult symbol params;
 SIMCUDA_PER_THREAD_EXPORTS(P)
 #undef P
+#endif
 
 #endif

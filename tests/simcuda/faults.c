@@ -9,8 +9,8 @@
 
 /* Under sim.lock. */
 static struct rule {
+    uint64_t first, last; /* in counts of sim.calls, both included */
     enum sim_function function;
-    uint64_t first, last; /* in counts of sim.calls; first > last: spent or unused */
     CUresult result;
 } rules[SIM_MAX_RULES];
 static size_t n_rules;
@@ -71,8 +71,8 @@ static CUresult add_rules(const char *name, uint64_t first, uint64_t last, CUres
         if (n_rules == SIM_MAX_RULES)
             return CUDA_ERROR_INVALID_VALUE;
         uint64_t base = sim.calls[i];
-        rules[n_rules++] = (struct rule){(enum sim_function)i, base + (first ? first : 1),
-                                         first && last < UINT64_MAX - base ? base + last : UINT64_MAX, result};
+        uint64_t until = first && last < UINT64_MAX - base ? base + last : UINT64_MAX;
+        rules[n_rules++] = (struct rule){base + (first ? first : 1), until, (enum sim_function)i, result};
         rc = CUDA_SUCCESS;
     }
     return rc;

@@ -63,7 +63,7 @@ START_TEST(the_cpu_cannot_touch_a_device_address)
 {
     CUdeviceptr device;
     OK(cuMemAlloc_v2(&device, 4096));
-    expect_crash((const unsigned char *)(uintptr_t)device);
+    expect_crash((const unsigned char *)(uintptr_t)device); /* NOLINT(performance-no-int-to-ptr): the mistake */
     ck_assert_ptr_eq(simcuda_host_address(0), NULL);
     ck_assert_ptr_eq(simcuda_host_address((uintptr_t)&device), NULL);
     OK(cuMemFree_v2(device));

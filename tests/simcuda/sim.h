@@ -313,6 +313,8 @@ CUresult sim_capture_put(struct sim_stream *stream, struct sim_op *op);
 CUresult sim_capture_forbids_unsafe(void);
 /* Stream 0 would wait for the captured work of a blocking stream: spoils that capture. */
 CUresult sim_capture_forbids_legacy(uint64_t context);
+/* A wait for the whole context, captured work included: spoils its captures. */
+CUresult sim_capture_forbids_context(uint64_t context);
 /* Spoils the capture with that number, if it still goes on. */
 void sim_capture_spoil(uint64_t number);
 void sim_capture_drop(struct sim_stream *stream);

@@ -99,7 +99,7 @@ SIMCUDA_FUNCTIONS(F)
 
 /* The same functions as members, for programs that are not linked with simcuda. */
 struct simcuda_control {
-#define F(type, name, params) type(*name) params;
+#define F(type, name, params) __typeof__(simcuda_##name) *name;
     SIMCUDA_FUNCTIONS(F)
 #undef F
 };

@@ -17,6 +17,15 @@
 #define OK(call)            ck_assert_int_eq(call, CUDA_SUCCESS)
 #define FAILS(call, result) ck_assert_int_eq(call, result)
 
+/* Programs that are broken on purpose are no news to the thread sanitizer. */
+#if defined(__SANITIZE_THREAD__)
+#define RACES_ARE_REPORTED 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define RACES_ARE_REPORTED 1
+#endif
+#endif
+
 static struct simcuda_usage usage_before;
 
 static inline CUmemAllocationProp device_memory(int device)
