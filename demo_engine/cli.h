@@ -44,7 +44,11 @@ struct cli_cache_options {
 extern const struct argp cli_cache_argp; /* a child parser; its input is a struct cli_cache_options */
 void cli_cache_options_init(struct cli_cache_options *options);
 
-/* Chooses the frame and the device budget for conversations of these lengths, checks that they can work (each fits the
+/* Settles config->device: "auto" becomes what it stands for, with a line on stderr where that is the host; and the frame,
+ * where the device dictates it. */
+int cli_choose_device(struct engine_cache_config *config, struct engine_error *err);
+
+/* Chooses the device, the frame and the device budget for conversations of these lengths, checks that they can work (each fits the
  * device alone, all fit the tiers together), and opens the cache. */
 int cli_open_cache(struct engine *engine, const struct cli_cache_options *options, const uint32_t *max_tokens,
                    uint32_t n, struct engine_error *err);

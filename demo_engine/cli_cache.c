@@ -3,15 +3,32 @@
 #include <stdio.h>
 
 #include "cli.h"
+#include "device_choice.h"
+#include "progress.h"
 #include "size_text.h"
 
-enum { KEY_DEVICE = 512, KEY_HOST, KEY_SWAP_DIR, KEY_SWAP_SIZE, KEY_FRAME, KEY_LAYOUT, KEY_KV_TYPE, KEY_POLICY };
+enum {
+    KEY_DEVICE = 512,
+    KEY_DEVICE_MEMORY,
+    KEY_HOST,
+    KEY_SWAP_DIR,
+    KEY_SWAP_SIZE,
+    KEY_FRAME,
+    KEY_LAYOUT,
+    KEY_KV_TYPE,
+    KEY_POLICY
+};
 
 #define MIN_FRAME (64u << 10)
 #define MAX_FRAME (2u << 20)
 
 static const struct argp_option OPTIONS[] = {
-    {"device-memory", KEY_DEVICE, "SIZE", 0,
+    {"device", KEY_DEVICE, "NAME", 0,
+     "Where the model runs and its cache lives: host (default), cuda:N (cuda is cuda:0), or auto: a GPU if there is "
+     "one "
+     "that can be used",
+     20},
+    {"device-memory", KEY_DEVICE_MEMORY, "SIZE", 0,
      "Most device memory that the cache may hold; the default is what all conversations need at their full length", 20},
     {"host-memory", KEY_HOST, "SIZE", 0, "Host memory that cold parts of the cache move to; none by default", 20},
     {"swap-dir", KEY_SWAP_DIR, "DIR", 0,
@@ -20,7 +37,7 @@ static const struct argp_option OPTIONS[] = {
      20},
     {"frame", KEY_FRAME, "SIZE", 0,
      "Unit in which memory is mapped and moved: a power of two, 64KiB to 2MiB; the default is the largest of which the "
-     "device memory holds 64",
+     "device memory holds 64, and 2MiB on a GPU",
      20},
     {"layout", KEY_LAYOUT, "NAME", 0, "page-major (default), token-major or layer-major", 20},
     {"kv-type", KEY_KV_TYPE, "TYPE", 0, "Elements of K and V: f16 (default), bf16 or f32", 20},
@@ -35,6 +52,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     struct engine_cache_config *c = &((struct cli_cache_options *)state->input)->config;
     switch (key) {
     case KEY_DEVICE:
+        c->device = arg;
+        return 0;
+    case KEY_DEVICE_MEMORY:
         c->device_memory = cli_size("--device-memory", arg);
         if (c->device_memory == 0)
             cli_usage_error("--device-memory %s leaves no room for a conversation", arg);
@@ -123,10 +143,31 @@ static int check_budgets(const struct engine_cache_config *c, const struct need 
     return 0;
 }
 
+int cli_choose_device(struct engine_cache_config *config, struct engine_error *err)
+{
+    struct device_choice choice;
+    int rc = device_choose(config->device, &choice, err);
+    if (rc != 0)
+        return rc;
+    if (choice.reason.text[0])
+        (void)fprintf(stderr, "kvmm-engine: --device %s takes the host: %s\n", config->device, choice.reason.text);
+    if (!device_is_cuda(&choice)) {
+        config->device = "host";
+        return 0;
+    }
+    if (config->frame_bytes && config->frame_bytes % ENGINE_CUDA_FRAME != 0)
+        return engine_fail(err, "--frame: frames of %s are 2 MiB", choice.name);
+    config->frame_bytes = ENGINE_CUDA_FRAME;
+    return 0;
+}
+
 int cli_open_cache(struct engine *engine, const struct cli_cache_options *options, const uint32_t *max_tokens,
                    uint32_t n, struct engine_error *err)
 {
     struct engine_cache_config c = options->config;
+    int rc = cli_choose_device(&c, err);
+    if (rc != 0)
+        return rc;
     struct kvmm_geometry g;
     engine_geometry(engine, c.layout, c.kv_type, &g);
     if (c.frame_bytes == 0)
@@ -135,6 +176,14 @@ int cli_open_cache(struct engine *engine, const struct cli_cache_options *option
     const struct need need = needed(&g, c.frame_bytes, max_tokens, n);
     if (c.device_memory == 0)
         c.device_memory = need.all;
-    int rc = check_budgets(&c, &need, n, err);
-    return rc != 0 ? rc : engine_open_cache(engine, &c, err);
+    rc = check_budgets(&c, &need, n, err);
+    if (rc != 0)
+        return rc;
+    struct progress bar;
+    progress_begin(&bar, "uploading the weights", "MiB");
+    c.on_upload = progress_update;
+    c.upload_user = &bar;
+    rc = engine_open_cache(engine, &c, err);
+    progress_end(&bar);
+    return rc;
 }

@@ -282,7 +282,7 @@ static int prefill(const struct engine *engine, const struct arguments *a, struc
     for (uint32_t i = 0; rc == 0 && i < a->prompts.n; i++) {
         const struct prompt *p = &a->prompts.at[i];
         struct progress bar;
-        progress_begin(&bar, p->name);
+        progress_begin(&bar, p->name, "tokens");
         rc = conversation_append(answers[i].c, p->tokens, p->n_tokens, progress_update, &bar, err);
         progress_end(&bar);
         if (rc == 0 && a->print_logits)

@@ -180,7 +180,7 @@ static int fill_in(struct demo *demo, struct engine_error *err)
 {
     struct fill_progress fill = {.total = demo->n_tokens};
     double start = now_seconds();
-    progress_begin(&fill.bar, "filling in");
+    progress_begin(&fill.bar, "filling in", "tokens");
     int rc = ENGINE_OK;
     for (uint32_t i = 0; i < demo->n && rc == ENGINE_OK; i++) {
         struct document *d = &demo->documents[i];
@@ -228,7 +228,7 @@ static int ask_all(struct demo *demo, struct engine_error *err)
     struct progress bar;
     double start = now_seconds();
     int rc = sampler_open(&greedy, engine_model(demo->engine)->n_vocab, &sampler, err);
-    progress_begin(&bar, "asking");
+    progress_begin(&bar, "asking", "tokens");
     for (uint32_t k = 0; k < demo->a->n_passages && rc == ENGINE_OK; k++) {
         for (uint32_t i = 0; i < demo->n && rc == ENGINE_OK; i++) {
             rc = ask(demo, &demo->documents[i], &demo->documents[i].passages[k], sampler, err);
@@ -335,12 +335,15 @@ static int choose_passages(struct demo *demo, struct engine_error *err)
 static int open_cache(struct demo *demo, struct engine_error *err)
 {
     struct cli_cache_options cache = demo->a->cache;
+    int rc = cli_choose_device(&cache.config, err);
+    if (rc != ENGINE_OK)
+        return rc;
     struct kvmm_geometry g;
     engine_geometry(demo->engine, cache.config.layout, cache.config.kv_type, &g);
     uint32_t *lengths = calloc(demo->n, sizeof *lengths);
     if (!lengths)
         return engine_broke(err, "out of memory for %u conversations", demo->n);
-    const size_t finest = 64 << 10;
+    const size_t finest = strcmp(cache.config.device, "host") == 0 ? 64 << 10 : ENGINE_CUDA_FRAME;
     uint64_t largest = 0;
     for (uint32_t i = 0; i < demo->n; i++) {
         lengths[i] = demo->documents[i].length + CUE_TOKENS + demo->a->n_answer;
@@ -357,7 +360,7 @@ static int open_cache(struct demo *demo, struct engine_error *err)
             share > largest + cache.config.frame_bytes ? share : largest + cache.config.frame_bytes;
     if (cache.config.host_memory == 0)
         cache.config.host_memory = share;
-    int rc = cli_open_cache(demo->engine, &cache, lengths, demo->n, err);
+    rc = cli_open_cache(demo->engine, &cache, lengths, demo->n, err);
     for (uint32_t i = 0; i < demo->n && rc == ENGINE_OK; i++)
         rc = conversation_open(demo->engine, lengths[i], &demo->documents[i].c, err);
     free(lengths);

@@ -42,6 +42,9 @@ void cli_print_stats(const struct engine *engine)
     engine_get_stats(engine, &e);
     print_speed("prefill", e.prefill_tokens, e.prefill_ns);
     print_speed("decode", e.decode_tokens, e.decode_ns);
+    if (e.captures || e.replays)
+        (void)fprintf(stderr, "%-10s %9" PRIu64 " captured, %" PRIu64 " passes replayed\n", "graphs", e.captures,
+                      e.replays);
     if (e.data_losses)
         (void)fprintf(stderr, "%-10s %9" PRIu64 " tokens, after %" PRIu64 " losses of cached data\n", "recomputed",
                       e.recomputed_tokens, e.data_losses);

@@ -4,7 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "device_choice.h"
 #include "engine_state.h"
+#include "forward_cpu.h"
+#include "forward_cuda.h"
 
 #define MIN_FRAME        (64u << 10)
 #define MAX_FRAME        (2u << 20)
@@ -17,7 +20,8 @@ void engine_config_init(struct engine_config *config)
 
 void engine_cache_config_init(struct engine_cache_config *config)
 {
-    *config = (struct engine_cache_config){.layout = KVMM_PAGE_MAJOR, .kv_type = KVMM_F16, .policy = "lru"};
+    *config =
+        (struct engine_cache_config){.device = "host", .layout = KVMM_PAGE_MAJOR, .kv_type = KVMM_F16, .policy = "lru"};
 }
 
 int engine_open(const struct engine_config *config, struct engine **engine, struct engine_error *err)
@@ -80,6 +84,10 @@ kvmm *engine_kvmm(const struct engine *engine)
 void engine_get_stats(const struct engine *engine, struct engine_stats *stats)
 {
     *stats = engine->stats;
+    if (engine->forward) {
+        stats->captures = engine->forward->n_captures;
+        stats->replays = engine->forward->n_replays;
+    }
 }
 
 size_t engine_frame_bytes(uint64_t bytes)
@@ -117,32 +125,55 @@ int engine_kvmm_failure(int status, const char *what, struct engine_error *err)
     }
 }
 
+static int fill_kvmm_config(const struct engine *e, const struct engine_cache_config *config,
+                            const struct device_choice *device, struct kvmm_config *k, struct engine_error *err)
+{
+    const size_t frame = device_is_cuda(device) ? ENGINE_CUDA_FRAME : engine_frame_bytes(config->device_memory);
+    kvmm_config_init(k);
+    engine_geometry(e, config->layout, config->kv_type, &k->geometry);
+    k->device = device->name;
+    k->device_memory = config->device_memory;
+    k->frame_bytes = config->frame_bytes ? config->frame_bytes : frame;
+    if (k->device_memory < k->frame_bytes) /* 0 would mean "what is free" to kvmm */
+        return engine_fail(err, "device memory of %llu bytes is less than a frame of %zu bytes",
+                           (unsigned long long)k->device_memory, k->frame_bytes);
+    k->host_memory = config->host_memory;
+    k->swap_dir = config->swap_dir;
+    k->swap_bytes = config->swap_bytes;
+    k->policy = config->policy;
+    k->log = config->log;
+    k->user = config->user;
+    return 0;
+}
+
+static int open_forward(struct engine *e, const struct engine_cache_config *config, const struct device_choice *device,
+                        struct engine_error *err)
+{
+    if (!device_is_cuda(device))
+        return forward_cpu_open(e->model, e->pool, config->kv_type, e->chunk, &e->forward, err);
+    return forward_cuda_open(e->model, e->pool, device->ordinal, config->kv_type, e->chunk, config->on_upload,
+                             config->upload_user, &e->forward, err);
+}
+
 int engine_open_cache(struct engine *e, const struct engine_cache_config *config, struct engine_error *err)
 {
+    struct device_choice device;
+    struct kvmm_config k;
     if (e->mm)
         return engine_fail(err, "the cache is open already");
-    struct kvmm_config k;
-    kvmm_config_init(&k);
-    engine_geometry(e, config->layout, config->kv_type, &k.geometry);
-    k.device_memory = config->device_memory;
-    k.frame_bytes = config->frame_bytes ? config->frame_bytes : engine_frame_bytes(config->device_memory);
-    if (k.device_memory < k.frame_bytes) /* 0 would mean "what is free" to kvmm */
-        return engine_fail(err, "device memory of %llu bytes is less than a frame of %zu bytes",
-                           (unsigned long long)k.device_memory, k.frame_bytes);
-    k.host_memory = config->host_memory;
-    k.swap_dir = config->swap_dir;
-    k.swap_bytes = config->swap_bytes;
-    k.policy = config->policy;
-    k.log = config->log;
-    k.user = config->user;
-
-    int rc = forward_open(e->model, e->pool, config->kv_type, e->chunk, &e->forward, err);
+    int rc = device_choose(config->device, &device, err);
+    if (rc == 0)
+        rc = fill_kvmm_config(e, config, &device, &k, err);
     if (rc != 0)
         return rc;
+    if (device.reason.text[0] && config->log)
+        config->log(config->user, KVMM_LOG_WARNING, device.reason.text);
+    /* The cache first: it may refuse, and takes no memory yet, while the weights may take minutes. */
     rc = kvmm_open(&k, &e->mm);
-    if (rc != KVMM_OK) {
-        forward_close(&e->forward);
+    if (rc != KVMM_OK)
         return engine_kvmm_failure(rc, "the cache can't be opened", err);
-    }
-    return 0;
+    rc = open_forward(e, config, &device, err);
+    if (rc != 0)
+        (void)kvmm_close(&e->mm);
+    return rc;
 }

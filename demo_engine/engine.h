@@ -23,18 +23,25 @@ struct engine_config {
 };
 #define ENGINE_MAX_CHUNK 65536
 
+/* For progress bars: done of total tokens, or MiB of weights. */
+typedef void (*engine_progress)(void *user, uint64_t done, uint64_t total);
+
 struct engine_cache_config {
-    uint64_t device_memory; /* ≥ 1 frame */
+    const char *device;     /* "host" (default), "cuda", "cuda:N", "auto": see device_choice.h; passes run there too */
+    uint64_t device_memory; /* of the cache; ≥ 1 frame */
     uint64_t host_memory;   /* 0: none */
     const char *swap_dir;   /* NULL: none */
     uint64_t swap_bytes;    /* 0: no limit but the file system's */
-    size_t frame_bytes;     /* 0: engine_frame_bytes(device_memory) */
+    size_t frame_bytes;     /* 0: engine_frame_bytes(device_memory), or ENGINE_CUDA_FRAME */
     enum kvmm_layout_kind layout;
     enum kvmm_dtype kv_type;
     const char *policy; /* "lru" or "clock" */
     void (*log)(void *user, enum kvmm_log_level level, const char *line);
     void *user;
+    engine_progress on_upload; /* NULL, or told of the upload of the weights to a GPU */
+    void *upload_user;
 };
+#define ENGINE_CUDA_FRAME (2u << 20) /* the granularity of all GPUs so far */
 
 /* Numbers since open. */
 struct engine_stats {
@@ -42,6 +49,7 @@ struct engine_stats {
     uint64_t decode_tokens, decode_ns;
     uint64_t recomputed_tokens; /* of both: computed once more, because their K and V were lost in a spill tier */
     uint64_t data_losses;       /* times that happened */
+    uint64_t captures, replays; /* CUDA graphs: captured, and passes that were replays of one */
 };
 
 void engine_config_init(struct engine_config *config);
@@ -62,12 +70,9 @@ size_t engine_frame_bytes(uint64_t bytes);
 void engine_geometry(const struct engine *engine, enum kvmm_layout_kind layout, enum kvmm_dtype kv_type,
                      struct kvmm_geometry *geometry);
 
-/* Opens the cache; once. */
+/* Opens the cache, and on a GPU uploads the weights; once. "auto" that is the host says why by log, as a warning. */
 int engine_open_cache(struct engine *engine, const struct engine_cache_config *config, struct engine_error *err);
 kvmm *engine_kvmm(const struct engine *engine); /* NULL before engine_open_cache() */
-
-/* For progress bars: done of total tokens. */
-typedef void (*engine_progress)(void *user, uint64_t done, uint64_t total);
 
 /* Which of the two sums in engine_stats a run counts for. */
 enum engine_phase { ENGINE_PREFILL, ENGINE_DECODE };

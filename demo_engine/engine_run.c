@@ -94,8 +94,8 @@ static void count(struct engine *e, const struct engine_part *part, enum engine_
         part->c->computed_once = end;
 }
 
-/* Computes the parts that are in the step, with the step open. */
-static int compute(struct engine *e, uint32_t n_parts, struct engine_error *err)
+/* Queues the pass over the parts that are in the step, with the step open. */
+static int queue_pass(struct engine *e, uint32_t n_parts, struct engine_error *err)
 {
     uint32_t n_items = 0;
     for (uint32_t i = 0; i < n_parts; i++) {
@@ -110,7 +110,7 @@ static int compute(struct engine *e, uint32_t n_parts, struct engine_error *err)
         if (part->first + part->n == part->c->length)
             item->logits = part->c->logits;
     }
-    return forward_run(e->forward, e->items, n_items, err);
+    return forward_queue(e->forward, e->items, n_items, err);
 }
 
 /* After a failed pass: the tokens that the step's end declared computed are not. */
@@ -134,8 +134,10 @@ static int run_step(struct engine *e, uint32_t n_parts, enum engine_phase phase,
             return status;
         return 0; /* they are pending again */
     }
-    rc = compute(e, n_parts, err);
-    int end = kvmm_step_end(&step, NULL);
+    rc = queue_pass(e, n_parts, err);
+    int end = kvmm_step_end(&step, e->forward->stream);
+    if (rc == 0)
+        rc = forward_wait(e->forward, err);
     if (rc != 0) {
         uncompute(e, n_parts);
         return rc;

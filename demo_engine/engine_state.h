@@ -6,6 +6,7 @@
 
 #include "engine.h"
 #include "forward.h"
+#include "kernels/pool.h"
 
 /* A conversation's part in a step. */
 struct engine_part {

@@ -17,9 +17,9 @@ static uint64_t now_ns(void)
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-void progress_begin(struct progress *bar, const char *label)
+void progress_begin(struct progress *bar, const char *label, const char *unit)
 {
-    *bar = (struct progress){.shown = isatty(STDERR_FILENO)};
+    *bar = (struct progress){.unit = unit, .shown = isatty(STDERR_FILENO)};
     (void)snprintf(bar->label, sizeof bar->label, "%s", label);
 }
 
@@ -36,7 +36,7 @@ void progress_update(void *user, uint64_t done, uint64_t total)
     memset(cells, '.', BAR_WIDTH);
     memset(cells, '#', (size_t)((double)done / (double)total * BAR_WIDTH));
     cells[BAR_WIDTH] = '\0';
-    (void)fprintf(stderr, "\r%s [%s] %" PRIu64 " of %" PRIu64 " tokens", bar->label, cells, done, total);
+    (void)fprintf(stderr, "\r%s [%s] %" PRIu64 " of %" PRIu64 " %s", bar->label, cells, done, total, bar->unit);
     (void)fflush(stderr);
 }
 

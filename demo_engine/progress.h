@@ -9,11 +9,13 @@
 
 struct progress {
     char label[48];
+    const char *unit;
     bool shown;       /* stderr is a terminal */
     uint64_t next_ns; /* not drawn again before: ten times a second is enough */
 };
 
-void progress_begin(struct progress *bar, const char *label);
+/* unit: what is counted, "tokens"; lent. */
+void progress_begin(struct progress *bar, const char *label, const char *unit);
 /* An engine_progress callback; user is the bar. */
 void progress_update(void *bar, uint64_t done, uint64_t total);
 /* Wipes the line. */

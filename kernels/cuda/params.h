@@ -25,8 +25,8 @@ struct kern_cu_seq {
 /* K and V of one layer, in the strides of kvmm_layout, in bytes. Element (kv, token, head, dim) of a sequence is at
  *   seq.base + group * seq.group_stride + layer_offset + kv * kv_stride + (token / page_tokens) * page_stride
  *            + (token % page_tokens) * token_stride + head * head_stride + dim * element size.
- * Any strides that are multiples of the element size are right; where base, all strides and head_dim × element size are
- * multiples of 16 bytes, rows are read as vectors. */
+ * base and group_stride are multiples of 16, as frames are. Any other strides that are multiples of the element size are
+ * right; where all of them and head_dim × element size are multiples of 16 bytes, rows are read as vectors. */
 struct kern_cu_cache {
     uint64_t layer_offset;
     uint64_t kv_stride, page_stride, token_stride, head_stride;
@@ -90,7 +90,7 @@ struct kern_cu_attention {
     uint64_t partial; /* decode: f32, kern_cuda_decode_scratch() bytes; else 0 */
     uint32_t n_heads, n_seqs, out_type;
     uint32_t n_splits; /* decode */
-    float scale;
+    float scale; /* > 0 */
     uint32_t reserved;
 };
 

@@ -8,6 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "cuda_support.h"
+
 /* ---- numbers ------------------------------------------------------------------------------------------------- */
 
 uint64_t test_random(uint64_t *state)
@@ -271,6 +273,27 @@ engine_token *test_encode(const struct engine *engine, const char *text, size_t 
     return tokens;
 }
 
+/* Where the CPU finds the first n tokens of a range: on a GPU a copy, which the caller frees. */
+static char *range_bytes(struct conversation *c, const struct kvmm_layout *l, uint32_t n, char **copy)
+{
+    *copy = NULL;
+    if (strncmp(kvmm_device_name(engine_kvmm(conversation_engine(c))), "cuda", 4) != 0 || n == 0)
+        return l->base;
+    const struct model *m = engine_model(conversation_engine(c));
+    const size_t group_bytes = (size_t)((n - 1) / l->page_tokens) * l->page_stride +
+                               (size_t)((n - 1) % l->page_tokens) * l->token_stride +
+                               (l->layers_per_group - 1) * l->layer_stride + l->kv_stride +
+                               (m->n_kv_heads - 1) * l->head_stride + m->head_dim * l->elem_bytes;
+    *copy = calloc(l->n_groups, l->group_stride);
+    ck_assert_ptr_nonnull(*copy);
+    for (uint32_t g = 0; g < l->n_groups; g++) {
+        void *group = cuda_test_copy_out((uintptr_t)l->base + g * l->group_stride, group_bytes);
+        memcpy(*copy + g * l->group_stride, group, group_bytes);
+        free(group);
+    }
+    return *copy;
+}
+
 void *test_kv_bytes(struct conversation *c, size_t *bytes)
 {
     const struct model *m = engine_model(conversation_engine(c));
@@ -281,6 +304,8 @@ void *test_kv_bytes(struct conversation *c, size_t *bytes)
     ck_assert_int_eq(kvmm_step_begin(engine_kvmm(conversation_engine(c)), &want, 1, 0, &step), KVMM_OK);
     struct kvmm_layout l;
     kvmm_seq_layout(seq, &l);
+    char *range;
+    l.base = range_bytes(c, &l, n, &range);
     const size_t row = m->head_dim * l.elem_bytes;
     *bytes = (size_t)m->n_layers * 2 * m->n_kv_heads * n * row;
     char *copy = malloc(*bytes + 1), *out = copy;
@@ -296,6 +321,7 @@ void *test_kv_bytes(struct conversation *c, size_t *bytes)
         }
     }
     ck_assert_int_eq(kvmm_step_end(&step, NULL), KVMM_OK);
+    free(range);
     return copy;
 }
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "forward.h"
+#include "forward_cpu.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -16,7 +16,8 @@ struct place {
     uint32_t pos;
 };
 
-struct forward {
+struct forward_cpu {
+    struct forward seam;
     const struct model *m;
     struct kern_pool *pool;
     struct matmul *mm;
@@ -47,7 +48,7 @@ struct forward {
     uint32_t layer_index;
 };
 
-/* ---- open and close ------------------------------------------------------------------------------------------ */
+/* ---- rows ---------------------------------------------------------------------------------------------------- */
 
 static uint32_t max_of(uint32_t a, uint32_t b)
 {
@@ -59,7 +60,7 @@ static float *rows(uint32_t n, size_t width)
     return aligned_alloc(64, (n * width * sizeof(float) + 63) / 64 * 64);
 }
 
-static bool alloc_rows(struct forward *f)
+static bool alloc_rows(struct forward_cpu *f)
 {
     const struct model *m = f->m;
     const uint32_t n = f->max_tokens;
@@ -80,49 +81,9 @@ static bool alloc_rows(struct forward *f)
            f->places;
 }
 
-int forward_open(const struct model *model, struct kern_pool *pool, enum kvmm_dtype kv_type, uint32_t max_tokens,
-                 struct forward **fwd, struct engine_error *err)
-{
-    static const enum kern_dtype dtypes[] = {[KVMM_F16] = KERN_F16, [KVMM_BF16] = KERN_BF16, [KVMM_F32] = KERN_F32};
-    struct forward *f = calloc(1, sizeof *f);
-    if (!f)
-        return engine_broke(err, "out of memory");
-    f->m = model;
-    f->pool = pool;
-    f->max_tokens = max_tokens;
-    f->attention = (struct kern_attention_params){.n_heads = model->n_heads,
-                                                  .n_kv_heads = model->n_kv_heads,
-                                                  .head_dim = model->head_dim,
-                                                  .dtype = dtypes[kv_type],
-                                                  .isa = kern_isa_best(),
-                                                  .scale = (float)(1.0 / sqrt(model->head_dim))};
-    uint32_t max_in = max_of(max_of(model->n_embd, model->n_ff), model->n_heads * model->head_dim);
-    if (!alloc_rows(f) || matmul_open(pool, max_in, &f->mm) != 0) {
-        forward_close(&f);
-        return engine_broke(err, "out of memory for steps of %u tokens", max_tokens);
-    }
-    ops_rope_theta(model->rope_base, model->rope_dims, f->theta);
-    *fwd = f;
-    return 0;
-}
-
-void forward_close(struct forward **fwd)
-{
-    if (!fwd || !*fwd)
-        return;
-    struct forward *f = *fwd;
-    void *owned[] = {f->theta, f->x,  f->normed, f->q,      f->att,   f->k,    f->v,      f->delta,
-                     f->gate,  f->up, f->turn,   f->places, f->items, f->last, f->logits, f->scratch};
-    for (size_t i = 0; i < sizeof owned / sizeof *owned; i++)
-        free(owned[i]);
-    matmul_close(&f->mm);
-    free(f);
-    *fwd = NULL;
-}
-
 /* ---- one token at a time ------------------------------------------------------------------------------------- */
 
-static void for_tokens(struct forward *f, uint32_t n, void (*body)(void *, uint32_t, uint32_t))
+static void for_tokens(struct forward_cpu *f, uint32_t n, void (*body)(void *, uint32_t, uint32_t))
 {
     if (n == 1)
         body(f, 0, 0); /* not worth waking a thread */
@@ -130,7 +91,7 @@ static void for_tokens(struct forward *f, uint32_t n, void (*body)(void *, uint3
         kern_pool_run(f->pool, n, body, f);
 }
 
-static void norm_for_attention(const struct forward *f, uint32_t i)
+static void norm_for_attention(const struct forward_cpu *f, uint32_t i)
 {
     const struct model *m = f->m;
     ops_rms_norm(f->x + (size_t)i * m->n_embd, f->layer->attn_norm->data, m->n_embd, m->norm_eps,
@@ -140,7 +101,7 @@ static void norm_for_attention(const struct forward *f, uint32_t i)
 static void embed_body(void *ctx, uint32_t i, uint32_t thread)
 {
     (void)thread;
-    struct forward *f = ctx;
+    struct forward_cpu *f = ctx;
     const struct model *m = f->m;
     const struct forward_item *item = &f->run[f->places[i].item];
     engine_token token = item->tokens[f->places[i].pos - item->first_pos];
@@ -151,7 +112,7 @@ static void embed_body(void *ctx, uint32_t i, uint32_t thread)
     norm_for_attention(f, i);
 }
 
-static struct kern_tensor cache_tensor(const struct forward *f, const struct kvmm_layout *l, uint32_t kv)
+static struct kern_tensor cache_tensor(const struct forward_cpu *f, const struct kvmm_layout *l, uint32_t kv)
 {
     return (struct kern_tensor){.base = kvmm_layout_at(l, f->layer_index, kv),
                                 .page_stride = l->page_stride,
@@ -163,7 +124,7 @@ static struct kern_tensor cache_tensor(const struct forward *f, const struct kvm
 static void rope_and_store_body(void *ctx, uint32_t i, uint32_t thread)
 {
     (void)thread;
-    struct forward *f = ctx;
+    struct forward_cpu *f = ctx;
     const struct model *m = f->m;
     const size_t q = (size_t)m->n_heads * m->head_dim, kv = (size_t)m->n_kv_heads * m->head_dim;
     const float *turn = f->turn + (size_t)i * m->rope_dims;
@@ -178,7 +139,7 @@ static void rope_and_store_body(void *ctx, uint32_t i, uint32_t thread)
 static void add_attention_body(void *ctx, uint32_t i, uint32_t thread)
 {
     (void)thread;
-    struct forward *f = ctx;
+    struct forward_cpu *f = ctx;
     const struct model *m = f->m;
     float *x = f->x + (size_t)i * m->n_embd;
     ops_add(x, f->delta + (size_t)i * m->n_embd, m->n_embd);
@@ -188,7 +149,7 @@ static void add_attention_body(void *ctx, uint32_t i, uint32_t thread)
 static void swiglu_body(void *ctx, uint32_t i, uint32_t thread)
 {
     (void)thread;
-    struct forward *f = ctx;
+    struct forward_cpu *f = ctx;
     ops_swiglu(f->gate + (size_t)i * f->m->n_ff, f->up + (size_t)i * f->m->n_ff, f->m->n_ff);
 }
 
@@ -196,7 +157,7 @@ static void swiglu_body(void *ctx, uint32_t i, uint32_t thread)
 static void add_ffn_body(void *ctx, uint32_t i, uint32_t thread)
 {
     (void)thread;
-    struct forward *f = ctx;
+    struct forward_cpu *f = ctx;
     ops_add(f->x + (size_t)i * f->m->n_embd, f->delta + (size_t)i * f->m->n_embd, f->m->n_embd);
     if (f->layer)
         norm_for_attention(f, i);
@@ -204,7 +165,7 @@ static void add_ffn_body(void *ctx, uint32_t i, uint32_t thread)
 
 /* ---- the pass ------------------------------------------------------------------------------------------------ */
 
-static void project(struct forward *f, const struct matmul_plan *plan, const struct gguf_tensor *w, const float *x,
+static void project(struct forward_cpu *f, const struct matmul_plan *plan, const struct gguf_tensor *w, const float *x,
                     float *y, uint32_t n)
 {
     struct matmul_job job = {.plan = plan, .w = w, .y_stride = plan->out};
@@ -212,7 +173,7 @@ static void project(struct forward *f, const struct matmul_plan *plan, const str
     matmul_run(f->mm, &job, 1, x, plan->in, n);
 }
 
-static int attend(struct forward *f, uint32_t n_items)
+static int attend(struct forward_cpu *f, uint32_t n_items)
 {
     for (uint32_t i = 0; i < n_items; i++) {
         f->items[i].k = cache_tensor(f, &f->run[i].layout, 0);
@@ -221,7 +182,7 @@ static int attend(struct forward *f, uint32_t n_items)
     return kern_attention(&f->attention, f->items, n_items, f->scratch, f->pool);
 }
 
-static int run_layer(struct forward *f, uint32_t n, uint32_t n_items)
+static int run_layer(struct forward_cpu *f, uint32_t n, uint32_t n_items)
 {
     const struct model *m = f->m;
     const struct model_layer *l = f->layer;
@@ -251,7 +212,7 @@ static int run_layer(struct forward *f, uint32_t n, uint32_t n_items)
     return 0;
 }
 
-static void write_logits(struct forward *f, uint32_t n_items)
+static void write_logits(struct forward_cpu *f, uint32_t n_items)
 {
     const struct model *m = f->m;
     uint32_t n = 0, row = 0;
@@ -271,7 +232,7 @@ static void write_logits(struct forward *f, uint32_t n_items)
     }
 }
 
-static int grow_items(struct forward *f, uint32_t n)
+static int grow_items(struct forward_cpu *f, uint32_t n)
 {
     if (n <= f->max_items)
         return 0;
@@ -289,7 +250,7 @@ static int grow_items(struct forward *f, uint32_t n)
 }
 
 /* Everything that can fail. */
-static int prepare(struct forward *f, const struct forward_item *items, uint32_t n_items, struct engine_error *err)
+static int prepare(struct forward_cpu *f, const struct forward_item *items, uint32_t n_items, struct engine_error *err)
 {
     const size_t q = (size_t)f->m->n_heads * f->m->head_dim;
     if (grow_items(f, n_items) != 0)
@@ -323,8 +284,9 @@ static int prepare(struct forward *f, const struct forward_item *items, uint32_t
     return 0;
 }
 
-int forward_run(struct forward *f, const struct forward_item *items, uint32_t n_items, struct engine_error *err)
+static int run_pass(struct forward *fwd, const struct forward_item *items, uint32_t n_items, struct engine_error *err)
 {
+    struct forward_cpu *f = (struct forward_cpu *)fwd;
     f->run = items;
     f->layer_index = 0;
     f->layer = &f->m->layers[0];
@@ -341,5 +303,54 @@ int forward_run(struct forward *f, const struct forward_item *items, uint32_t n_
             return engine_broke(err, "attention in layer %u: %s", f->layer_index, strerror(-rc));
     }
     write_logits(f, n_items);
+    return 0;
+}
+
+static int already_done(struct forward *fwd, struct engine_error *err)
+{
+    (void)fwd;
+    (void)err;
+    return 0;
+}
+
+/* ---- open and close ------------------------------------------------------------------------------------------ */
+
+static void close_pass(struct forward *fwd)
+{
+    struct forward_cpu *f = (struct forward_cpu *)fwd;
+    void *owned[] = {f->theta, f->x,  f->normed, f->q,      f->att,   f->k,    f->v,      f->delta,
+                     f->gate,  f->up, f->turn,   f->places, f->items, f->last, f->logits, f->scratch};
+    for (size_t i = 0; i < sizeof owned / sizeof *owned; i++)
+        free(owned[i]);
+    matmul_close(&f->mm);
+    free(f);
+}
+
+static const struct forward_ops CPU = {.queue = run_pass, .wait = already_done, .close = close_pass};
+
+int forward_cpu_open(const struct model *model, struct kern_pool *pool, enum kvmm_dtype kv_type, uint32_t max_tokens,
+                     struct forward **fwd, struct engine_error *err)
+{
+    static const enum kern_dtype dtypes[] = {[KVMM_F16] = KERN_F16, [KVMM_BF16] = KERN_BF16, [KVMM_F32] = KERN_F32};
+    struct forward_cpu *f = calloc(1, sizeof *f);
+    if (!f)
+        return engine_broke(err, "out of memory");
+    f->seam.ops = &CPU;
+    f->m = model;
+    f->pool = pool;
+    f->max_tokens = max_tokens;
+    f->attention = (struct kern_attention_params){.n_heads = model->n_heads,
+                                                  .n_kv_heads = model->n_kv_heads,
+                                                  .head_dim = model->head_dim,
+                                                  .dtype = dtypes[kv_type],
+                                                  .isa = kern_isa_best(),
+                                                  .scale = (float)(1.0 / sqrt(model->head_dim))};
+    uint32_t max_in = max_of(max_of(model->n_embd, model->n_ff), model->n_heads * model->head_dim);
+    if (!alloc_rows(f) || matmul_open(pool, max_in, &f->mm) != 0) {
+        close_pass(&f->seam);
+        return engine_broke(err, "out of memory for steps of %u tokens", max_tokens);
+    }
+    ops_rope_theta(model->rope_base, model->rope_dims, f->theta);
+    *fwd = &f->seam;
     return 0;
 }

@@ -1,0 +1,246 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "kernels/cuda.h"
+
+#include <stdlib.h>
+
+#include "kernels/attention.h"
+#include "kernels/cuda/functions.h"
+#include "kernels/cuda/launch.h"
+#include "kernels/cuda/tiles.h"
+
+#define THREADS      256u   /* of a block, but for attention */
+#define MAX_GRID_Y   65535u /* and z (CUDA C++ Programming Guide, compute capabilities) */
+#define MAX_GRID_X   0x7fffffffu
+#define WARP_SCRATCH (THREADS / 32 * 8) /* shared bytes of a block's reduction: two words a warp */
+
+enum function {
+#define X(name, parameters, form) FN_##name,
+    KERN_CU_FUNCTIONS(X)
+#undef X
+        N_FUNCTIONS
+};
+
+struct kern_cuda {
+    const struct cuda_driver *driver;
+    CUmodule module;
+    CUfunction functions[N_FUNCTIONS];
+    uint32_t n_multiprocessors;
+};
+
+#ifdef KERN_CUDA_BUILT
+extern const unsigned char kern_cuda_image[];
+#endif
+
+bool kern_cuda_built(void)
+{
+#ifdef KERN_CUDA_BUILT
+    return true;
+#else
+    return false;
+#endif
+}
+
+CUresult kern_cuda_open(const struct cuda_driver *driver, CUdevice device, struct kern_cuda **kernels)
+{
+#ifdef KERN_CUDA_BUILT
+    return kern_cuda_open_image(driver, device, kern_cuda_image, kernels);
+#else
+    (void)driver, (void)device, (void)kernels;
+    return CUDA_ERROR_NOT_SUPPORTED;
+#endif
+}
+
+static CUresult find_functions(struct kern_cuda *k)
+{
+    static const char *const names[N_FUNCTIONS] = {
+#define X(name, parameters, form) "kern_cu_" #name,
+        KERN_CU_FUNCTIONS(X)
+#undef X
+    };
+    for (int i = 0; i < N_FUNCTIONS; i++) {
+        CUresult rc = k->driver->ModuleGetFunction(&k->functions[i], k->module, names[i]);
+        if (rc != CUDA_SUCCESS)
+            return rc;
+    }
+    return CUDA_SUCCESS;
+}
+
+CUresult kern_cuda_open_image(const struct cuda_driver *driver, CUdevice device, const void *image,
+                              struct kern_cuda **kernels)
+{
+    int major = 0;
+    int n_multiprocessors = 0;
+    CUresult rc = driver->DeviceGetAttribute(&major, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, device);
+    if (rc == CUDA_SUCCESS)
+        rc = driver->DeviceGetAttribute(&n_multiprocessors, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, device);
+    if (rc != CUDA_SUCCESS)
+        return rc;
+    if (major < 8)
+        return CUDA_ERROR_NO_BINARY_FOR_GPU;
+
+    struct kern_cuda *k = calloc(1, sizeof(*k));
+    if (!k)
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    k->driver = driver;
+    k->n_multiprocessors = n_multiprocessors > 0 ? (uint32_t)n_multiprocessors : 1;
+    if ((rc = driver->ModuleLoadData(&k->module, image)) != CUDA_SUCCESS)
+        goto err_free;
+    if ((rc = find_functions(k)) != CUDA_SUCCESS)
+        goto err_unload;
+    *kernels = k;
+    return CUDA_SUCCESS;
+
+err_unload:
+    driver->ModuleUnload(k->module);
+err_free:
+    free(k);
+    return rc;
+}
+
+void kern_cuda_close(struct kern_cuda **kernels)
+{
+    struct kern_cuda *k = *kernels;
+    if (!k)
+        return;
+    *kernels = NULL;
+    k->driver->ModuleUnload(k->module);
+    free(k);
+}
+
+struct grid {
+    uint64_t x, y, z;
+};
+
+/* Nothing to do is no launch: a grid has at least one block. */
+static CUresult launch(const struct kern_cuda *k, enum function f, CUstream stream, struct grid grid, uint32_t threads,
+                       uint32_t shared, const void *params)
+{
+    void *args[] = {(void *)(uintptr_t)params};
+    if (grid.x == 0 || grid.y == 0 || grid.z == 0)
+        return CUDA_SUCCESS;
+    if (grid.x > MAX_GRID_X || grid.y > MAX_GRID_Y || grid.z > MAX_GRID_Y)
+        return CUDA_ERROR_INVALID_VALUE;
+    return k->driver->LaunchKernel(k->functions[f], (unsigned)grid.x, (unsigned)grid.y, (unsigned)grid.z, threads, 1, 1,
+                                   shared, stream, args, NULL);
+}
+
+static bool is_type(uint32_t type)
+{
+    return type <= KERN_F32;
+}
+
+static uint32_t type_bytes(uint32_t type)
+{
+    return type == KERN_F32 ? 4 : 2;
+}
+
+static uint64_t blocks_of(uint64_t n, uint64_t each)
+{
+    return (n + each - 1) / each;
+}
+
+CUresult kern_cuda_embed(struct kern_cuda *k, CUstream stream, const struct kern_cu_embed *p)
+{
+    if (!p->tokens || !p->table || !p->x || !is_type(p->table_type) || p->width == 0)
+        return CUDA_ERROR_INVALID_VALUE;
+    return launch(k, FN_embed, stream, (struct grid){p->n_rows, 1, 1}, THREADS, 0, p);
+}
+
+CUresult kern_cuda_turn(struct kern_cuda *k, CUstream stream, const struct kern_cu_turn *p)
+{
+    if (!p->seqs || !p->row_seq || !p->theta || !p->turn || p->rope_dims % 2 != 0)
+        return CUDA_ERROR_INVALID_VALUE;
+    const uint64_t n = (uint64_t)p->n_rows * (p->rope_dims / 2);
+    return launch(k, FN_turn, stream, (struct grid){blocks_of(n, THREADS), 1, 1}, THREADS, 0, p);
+}
+
+CUresult kern_cuda_norm(struct kern_cuda *k, CUstream stream, const struct kern_cu_norm *p)
+{
+    if (!p->x || p->width == 0 || !is_type(p->out_type) || (p->out && !p->weight))
+        return CUDA_ERROR_INVALID_VALUE;
+    return launch(k, FN_norm, stream, (struct grid){p->n_rows, 1, 1}, THREADS, WARP_SCRATCH, p);
+}
+
+CUresult kern_cuda_swiglu(struct kern_cuda *k, CUstream stream, const struct kern_cu_swiglu *p)
+{
+    if (!p->gate || !p->up || !p->out || p->width == 0 || !is_type(p->out_type))
+        return CUDA_ERROR_INVALID_VALUE;
+    const uint64_t blocks = blocks_of((uint64_t)p->n_rows * p->width, (uint64_t)THREADS * 4);
+    const uint64_t most = (uint64_t)k->n_multiprocessors * 16;
+    return launch(k, FN_swiglu, stream, (struct grid){blocks < most ? blocks : most, 1, 1}, THREADS, 0, p);
+}
+
+CUresult kern_cuda_argmax(struct kern_cuda *k, CUstream stream, const struct kern_cu_argmax *p)
+{
+    if (!p->logits || !p->out || p->width == 0)
+        return CUDA_ERROR_INVALID_VALUE;
+    return launch(k, FN_argmax, stream, (struct grid){p->n_rows, 1, 1}, THREADS, WARP_SCRATCH, p);
+}
+
+CUresult kern_cuda_gather(struct kern_cuda *k, CUstream stream, const struct kern_cu_gather *p)
+{
+    if (!p->copies || p->bytes % 16 != 0)
+        return CUDA_ERROR_INVALID_VALUE;
+    /* A block moves 16 KiB a round; as many in x as keep the device busy with the copies at hand. */
+    const uint64_t rows = p->n < MAX_GRID_Y ? p->n : MAX_GRID_Y;
+    const uint64_t most = rows > 0 ? blocks_of((uint64_t)k->n_multiprocessors * 16, rows) : 0;
+    const uint64_t parts = blocks_of(p->bytes, (uint64_t)THREADS * 64);
+    return launch(k, FN_gather, stream, (struct grid){parts < most ? parts : most, rows, 1}, THREADS, 0, p);
+}
+
+static bool is_cache(const struct kern_cu_cache *c)
+{
+    const uint32_t element = is_type(c->dtype) ? type_bytes(c->dtype) : 0;
+
+    return element > 0 && c->page_tokens >= 1 && c->page_tokens <= 1u << 30 && c->n_kv_heads >= 1 && c->head_dim >= 1 &&
+           c->head_dim <= KERN_MAX_HEAD_DIM && c->layer_offset % element == 0 && c->kv_stride % element == 0 &&
+           c->page_stride % element == 0 && c->token_stride % element == 0 && c->head_stride % element == 0;
+}
+
+CUresult kern_cuda_append(struct kern_cuda *k, CUstream stream, const struct kern_cu_append *p)
+{
+    if (!is_cache(&p->cache) || !p->seqs || !p->row_seq || !p->q || !p->k || !p->v || !p->q_out ||
+        !is_type(p->q_type) || p->n_heads == 0 || p->rope_dims % 2 != 0 || p->rope_dims > p->cache.head_dim ||
+        (p->rope_dims > 0 && !p->turn))
+        return CUDA_ERROR_INVALID_VALUE;
+    return launch(k, FN_append, stream, (struct grid){p->n_rows, 1, 1}, THREADS, 0, p);
+}
+
+static bool is_attention(const struct kern_cu_attention *p)
+{
+    return is_cache(&p->cache) && p->seqs && p->q && p->out && is_type(p->out_type) && p->n_heads > 0 &&
+           p->n_heads % p->cache.n_kv_heads == 0 && p->scale > 0;
+}
+
+static CUresult launch_generic(const struct kern_cuda *k, CUstream stream, const struct kern_cu_attention *p,
+                               uint32_t max_queries)
+{
+    return launch(k, FN_generic, stream, (struct grid){max_queries, p->n_heads, p->n_seqs},
+                  KERN_CU_ATTENTION_WARPS * 32, KERN_CU_GENERIC_SHARED(p->cache.head_dim), p);
+}
+
+CUresult kern_cuda_prefill(struct kern_cuda *k, CUstream stream, const struct kern_cu_attention *p,
+                           uint32_t max_queries)
+{
+    if (!is_attention(p))
+        return CUDA_ERROR_INVALID_VALUE;
+    return launch_generic(k, stream, p, max_queries);
+}
+
+uint32_t kern_cuda_decode_splits(const struct kern_cuda *k, uint32_t n_seqs, uint32_t n_kv_heads)
+{
+    (void)k, (void)n_seqs, (void)n_kv_heads;
+    return 1;
+}
+
+size_t kern_cuda_decode_scratch(uint32_t n_seqs, uint32_t n_heads, uint32_t head_dim, uint32_t n_splits)
+{
+    return (size_t)n_seqs * n_heads * n_splits * (head_dim + 2) * sizeof(float);
+}
+
+CUresult kern_cuda_decode(struct kern_cuda *k, CUstream stream, const struct kern_cu_attention *p)
+{
+    if (!is_attention(p) || p->n_splits == 0 || !p->partial)
+        return CUDA_ERROR_INVALID_VALUE;
+    return launch_generic(k, stream, p, 1);
+}
