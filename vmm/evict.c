@@ -278,7 +278,8 @@ static bool resume_frame(kvmm_seq *seq, uint32_t near, uint32_t *frame)
     if (mm->n[VMM_CELL_LEAVING] > 0)
         return false; /* the end of a put brings the pump here again */
     if (vmm_make_room(mm, 1, false, &why) == 0) {
-        vmm_stop_background(seq);
+        if (!mm->pending) /* else there may be room when a fence has passed, which brings the pump here again */
+            vmm_stop_background(seq);
         return false;
     }
     return vmm_frames_take(mm->frames, VMM_FRAME_FOR_DATA, near, frame, &zeroed) == KVMM_OK;

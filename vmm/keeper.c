@@ -122,7 +122,7 @@ static void map_ahead(kvmm_seq *seq)
 void vmm_keeper_grown(kvmm_seq *seq)
 {
     kvmm *mm = seq->mm;
-    if (!mm->keeper.runs || seq->ahead > 0 || seq->ahead_wanted)
+    if (!mm->keeper.ahead || seq->ahead > 0 || seq->ahead_wanted)
         return;
     uint64_t tokens = (uint64_t)seq->length + mm->keeper.tokens;
     if (seq->length == seq->max_tokens ||
@@ -199,7 +199,6 @@ static bool fill_reserve(kvmm *mm)
 static void bury(kvmm *mm)
 {
     kvmm_seq *next;
-    vmm_reap_steps(mm);
     for (kvmm_seq *seq = mm->seqs.next; mm->keeper.n_dying > 0 && seq != &mm->seqs; seq = next) {
         next = seq->next;
         if (!seq->dying || vmm_seq_moving(seq) > 0 || seq->n_pending > 0 || vmm_seq_bury(seq) == KVMM_OK)
@@ -217,11 +216,26 @@ static void map_wanted(kvmm *mm)
     }
 }
 
+static void ask_fences(kvmm *mm)
+{
+    if (!vmm_reap_steps(mm))
+        return;
+    vmm_pump(mm);
+    if (mm->n_waiters)
+        pthread_cond_broadcast(&mm->changed);
+}
+
+/* Something waits for fences, and nobody else asks them. */
+static bool must_poll(const kvmm *mm)
+{
+    return mm->keeper.n_dying > 0 || (mm->pending && mm->n_suspending + mm->n_resuming > 0);
+}
+
 static void wait_for_work(kvmm *mm)
 {
     struct vmm_keeper *keeper = &mm->keeper;
     while (!keeper->asked && !keeper->closing) {
-        if (keeper->n_dying == 0) {
+        if (!must_poll(mm)) {
             pthread_cond_wait(&keeper->work, &mm->lock);
             continue;
         }
@@ -244,6 +258,7 @@ static void *keeper_main(void *arg)
     pthread_mutex_lock(&mm->lock);
     while (!keeper->closing) {
         keeper->asked = false;
+        ask_fences(mm);
         bury(mm);
         map_wanted(mm);
         while (!keeper->closing && fill_reserve(mm))
@@ -265,11 +280,14 @@ void vmm_keeper_ask(kvmm *mm)
 int vmm_keeper_open(kvmm *mm, uint32_t tokens)
 {
     struct vmm_keeper *keeper = &mm->keeper;
-    if (tokens == 0)
+    bool has_streams = mm->device->ops->copy != NULL;
+    if (tokens == 0 && !has_streams)
         return KVMM_OK;
     uint32_t eighth = vmm_frames_capacity(mm->frames) / 8;
+    keeper->ahead = tokens > 0;
     keeper->tokens = tokens;
-    keeper->reserve = eighth < RESERVE_MOST ? eighth : RESERVE_MOST;
+    if (keeper->ahead)
+        keeper->reserve = eighth < RESERVE_MOST ? eighth : RESERVE_MOST;
     pthread_condattr_t attr;
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -279,7 +297,7 @@ int vmm_keeper_open(kvmm *mm, uint32_t tokens)
     int rc = pthread_create(&keeper->thread, NULL, keeper_main, mm);
     if (rc == 0)
         return KVMM_OK;
-    keeper->runs = false;
+    keeper->runs = keeper->ahead = false;
     pthread_cond_destroy(&keeper->work);
     return vmm_fail(KVMM_ERR_NO_HOST_MEMORY, "a background thread can't be started: %s", strerror(rc));
 }
@@ -295,7 +313,7 @@ void vmm_keeper_close(kvmm *mm)
     pthread_mutex_unlock(&mm->lock);
     pthread_join(keeper->thread, NULL);
     pthread_mutex_lock(&mm->lock);
-    keeper->runs = false;
+    keeper->runs = keeper->ahead = false;
     keeper->closing = false;
     pthread_mutex_unlock(&mm->lock);
     pthread_cond_destroy(&keeper->work);

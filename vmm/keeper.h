@@ -7,8 +7,10 @@
  *   - It maps the next frames of sequences that grow, *ahead* of their length. Such a frame is no part of the sequence
  *     yet: its entry counts as EMPTY, and whoever needs the memory takes it away again.
  *   - It takes down destroyed sequences, when the last kernel that may touch them has finished.
+ *   - It asks the fences of ended steps while a suspend or a resume waits for them: they pass without telling anyone.
  *
- * Runs where map_ahead is not 0. Without it steps make, clear and map for themselves, and a destroy waits. */
+ * Runs on a device with streams, for the last of these at least, and wherever map_ahead_tokens is not 0. Where that is 0
+ * steps make, clear and map for themselves, and a destroy waits. */
 #ifndef VMM_KEEPER_H
 #define VMM_KEEPER_H
 
@@ -23,6 +25,7 @@ struct vmm_frames;
 /* In struct kvmm, under kvmm.lock. */
 struct vmm_keeper {
     bool runs;
+    bool ahead;        /* it does more than ask fences */
     bool asked;        /* there may be work */
     bool closing;      /* the thread is to end */
     uint32_t tokens;   /* a growing sequence has this many more tokens' frames mapped */
@@ -33,7 +36,7 @@ struct vmm_keeper {
     pthread_cond_t work;
 };
 
-/* Starts it. Errors: NO_HOST_MEMORY. */
+/* Starts it if there is something for it to do. Errors: NO_HOST_MEMORY. */
 int vmm_keeper_open(kvmm *mm, uint32_t tokens);
 /* Ends it; the lock is not held. Destroyed sequences may be left. */
 void vmm_keeper_close(kvmm *mm);

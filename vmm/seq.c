@@ -135,7 +135,7 @@ int kvmm_seq_destroy(kvmm_seq **handle)
         vmm_stop_background(seq);
         seq->pins = 0;
         vmm_seq_commit(seq);
-        if (mm->keeper.runs)
+        if (mm->keeper.ahead)
             leave_to_keeper(seq);
         else
             rc = destroy_now(seq);
@@ -226,6 +226,7 @@ int kvmm_seq_suspend(kvmm_seq *seq)
             seq->suspending = true;
             mm->n_suspending++;
             rc = vmm_pump_suspend(seq);
+            vmm_keeper_ask(mm);
         }
         vmm_publish_usage(mm);
         pthread_cond_broadcast(&mm->changed);
@@ -251,6 +252,7 @@ int kvmm_seq_resume(kvmm_seq *seq)
         seq->resume_cursor = 0;
         mm->n_resuming++;
         vmm_pump(mm);
+        vmm_keeper_ask(mm);
         vmm_publish_usage(mm);
     }
     pthread_mutex_unlock(&mm->lock);

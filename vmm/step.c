@@ -430,8 +430,10 @@ int kvmm_step_end(kvmm_step **handle, void *stream)
         step->next = mm->pending;
         mm->pending = step;
     }
-    if (mm->n_resuming + mm->n_suspending)
+    if (mm->n_resuming + mm->n_suspending) {
         vmm_pump(mm);
+        vmm_keeper_ask(mm);
+    }
     if (mm->n_waiters)
         pthread_cond_broadcast(&mm->changed);
     pthread_mutex_unlock(&mm->lock);

@@ -99,7 +99,7 @@ static bool in_use(const char *call, const struct pinned *p)
 {
     const char *user = sim_streams_any(sim_op_uses_host, p->start, p->bytes);
     if (user)
-        sim_violation("%s of %#llx, which a queued %s still uses", call, (unsigned long long)p->start, user);
+        sim_violation("%s of %#llx, which the queued %s still uses", call, (unsigned long long)p->start, user);
     return user != NULL;
 }
 

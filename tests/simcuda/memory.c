@@ -157,7 +157,7 @@ CUresult cuMemFree_v2(CUdeviceptr ptr)
         return sim_leave(CUDA_ERROR_INVALID_VALUE);
     const char *user = sim_streams_any(sim_op_uses, region->start, region->bytes);
     if (user) {
-        sim_violation("cuMemFree of %#llx, which a queued %s still uses", ptr, user);
+        sim_violation("cuMemFree of %#llx, which the queued %s still uses", ptr, user);
         return sim_leave(CUDA_ERROR_INVALID_VALUE);
     }
     sim_arena_unmap(region->taken, region->physical);

@@ -294,6 +294,39 @@ START_TEST(memory_that_queued_work_uses_stays)
 }
 END_TEST
 
+static void do_nothing(const void *params, const struct simcuda_launch *launch)
+{
+    (void)params;
+    (void)launch;
+}
+
+START_TEST(memory_that_a_queued_kernel_names_stays)
+{
+    CUdeviceptr range = reserve(2 * GRANULE), alloc;
+    CUstream stream = make_stream(0);
+    map_at(range, GRANULE);
+    map_at(range + GRANULE, GRANULE);
+    OK(cuMemAlloc_v2(&alloc, 1000));
+    const struct {
+        uint32_t n, reserved;
+        CUdeviceptr in, out;
+    } params = {5, 0, range + GRANULE + 100, alloc + 999};
+    simcuda_hold(stream);
+    OK(simcuda_launch(stream, "a kernel", do_nothing, &params, sizeof params));
+    FAILS(cuMemFree_v2(alloc), CUDA_ERROR_INVALID_VALUE);
+    expect_violation("a kernel still uses");
+    FAILS(cuMemUnmap(range, 2 * GRANULE), CUDA_ERROR_INVALID_VALUE);
+    expect_violation("a kernel still uses");
+    OK(cuMemUnmap(range, GRANULE)); /* which it does not name */
+    simcuda_release(stream);
+    OK(cuStreamSynchronize(stream));
+    OK(cuMemFree_v2(alloc));
+    OK(cuMemUnmap(range + GRANULE, GRANULE));
+    OK(cuMemAddressFree(range, 2 * GRANULE));
+    OK(cuStreamDestroy_v2(stream));
+}
+END_TEST
+
 START_TEST(async_copies_want_pinned_memory)
 {
     CUdeviceptr device;
@@ -356,6 +389,7 @@ int main(void)
                                   rights_are_enforced,
                                   memory_lives_until_its_last_mapping_goes,
                                   memory_that_queued_work_uses_stays,
+                                  memory_that_a_queued_kernel_names_stays,
                                   async_copies_want_pinned_memory,
                                   pointers_say_what_they_are,
                                   NULL};

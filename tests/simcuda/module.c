@@ -7,7 +7,8 @@
 
 #include "tests/simcuda/sim.h"
 
-#define FATBIN_MAGIC    0xba55ed50u
+#define FATBIN_MAGIC    "\x50\xed\x55\xba" /* 0xba55ed50 */
+#define ELF_MAGIC       "\177ELF"
 #define MAX_THREADS     1024u
 #define MAX_GRID_X      0x7fffffffu
 #define MAX_GRID_YZ     65535u
@@ -16,7 +17,6 @@
 #define SM_SHARED       (228u << 10)
 #define RESERVED_SHARED (1u << 10) /* of each block, by the driver */
 #define MAX_BLOCK_Z     64u
-#define FATBIN_WRAPPER  0x466243b1u
 
 struct function {
     struct sim_object object;
@@ -32,11 +32,10 @@ static bool is_ptx(const char *text)
     return strncmp(text, "//", 2) == 0 || strncmp(text, "/*", 2) == 0 || strncmp(text, ".version", 8) == 0;
 }
 
-static bool is_image(const void *image)
+/* Compared as text, so that a short text is not read past its end. */
+static bool is_image(const char *image)
 {
-    uint32_t magic;
-    memcpy(&magic, image, sizeof magic);
-    return magic == FATBIN_MAGIC || magic == FATBIN_WRAPPER || memcmp(image, "\177ELF", 4) == 0 || is_ptx(image);
+    return strncmp(image, FATBIN_MAGIC, 4) == 0 || strncmp(image, ELF_MAGIC, 4) == 0 || is_ptx(image);
 }
 
 CUresult cuModuleLoadData(CUmodule *module, const void *image)

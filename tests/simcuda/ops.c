@@ -141,9 +141,22 @@ static bool overlap(const struct sim_span *span, uint64_t start, uint64_t bytes)
     return span->bytes && span->start < start + bytes && start < span->start + span->bytes;
 }
 
+/* A kernel uses what its parameters point at: each of their words that is an address there counts as one. What it finds
+ * through device memory, such as an array of addresses, is not known before it runs. */
+static bool points_into(const struct sim_op *op, uint64_t start, uint64_t bytes)
+{
+    for (size_t at = 0; at + sizeof(uint64_t) <= op->param_bytes; at += sizeof(uint64_t)) {
+        uint64_t word;
+        memcpy(&word, (const char *)op->params + at, sizeof word);
+        if (word - start < bytes)
+            return true;
+    }
+    return false;
+}
+
 bool sim_op_uses(const struct sim_op *op, uint64_t start, uint64_t bytes)
 {
-    return overlap(&op->writes, start, bytes) || overlap(&op->reads, start, bytes);
+    return overlap(&op->writes, start, bytes) || overlap(&op->reads, start, bytes) || points_into(op, start, bytes);
 }
 
 bool sim_op_uses_host(const struct sim_op *op, uint64_t start, uint64_t bytes)

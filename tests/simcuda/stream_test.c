@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "support.h"
+#include "tests/support/scale.h"
 
 /* Waits until a stream that is not held has done its work; false after ten seconds. */
 static bool done_soon(CUstream stream)
@@ -274,6 +275,69 @@ START_TEST(each_thread_has_a_stream)
 }
 END_TEST
 
+struct user {
+    pthread_t thread;
+    CUcontext context;
+    int number, rounds;
+    int bad;
+};
+
+/* Everything a manager does in a step, with streams, events and memory of its own. */
+static int use_once(int number, int round)
+{
+    enum { N = 512 };
+    CUstream to = make_stream(CU_STREAM_NON_BLOCKING), from = make_stream(0);
+    CUevent event = make_event();
+    unsigned char *pinned = make_pinned(2 * N);
+    CUdeviceptr range = reserve(GRANULE);
+    map_at(range, GRANULE);
+    memset(pinned, number * 16 + round % 16, N);
+    memset(pinned + N, 0xee, N);
+    OK(cuMemcpyHtoDAsync_v2(range, pinned, N, to));
+    OK(cuMemcpyDtoDAsync_v2(range + 4096, range, N, to));
+    OK(cuEventRecord(event, to));
+    OK(cuStreamWaitEvent(from, event, 0));
+    OK(cuMemcpyDtoHAsync_v2(pinned + N, range + 4096, N, from));
+    OK(cuEventRecord(event, from));
+    OK(cuStreamDestroy_v2(to));
+    OK(cuEventSynchronize(event));
+    int bad = memcmp(pinned, pinned + N, N) != 0;
+    OK(cuStreamDestroy_v2(from));
+    OK(cuEventDestroy_v2(event));
+    OK(cuMemFreeHost(pinned));
+    OK(cuMemUnmap(range, GRANULE));
+    OK(cuMemAddressFree(range, GRANULE));
+    return bad;
+}
+
+static void *use_all(void *arg)
+{
+    struct user *user = arg;
+    OK(cuCtxSetCurrent(user->context));
+    for (int i = 0; i < user->rounds; i++)
+        user->bad += use_once(user->number, i);
+    return NULL;
+}
+
+START_TEST(threads_share_the_driver)
+{
+    enum { N = 4 };
+    struct user users[N] = {0};
+    CUcontext context;
+    OK(cuCtxGetCurrent(&context));
+    for (int i = 0; i < N; i++) {
+        users[i].context = context;
+        users[i].number = i + 1;
+        users[i].rounds = (int)scaled(100);
+        ck_assert_int_eq(pthread_create(&users[i].thread, NULL, use_all, &users[i]), 0);
+    }
+    for (int i = 0; i < N; i++) {
+        pthread_join(users[i].thread, NULL);
+        ck_assert_int_eq(users[i].bad, 0);
+    }
+}
+END_TEST
+
 static void write_byte(const void *params, const struct simcuda_launch *launch)
 {
     CUdeviceptr device;
@@ -337,6 +401,7 @@ int main(void)
                                   time_passes_between_events,
                                   a_host_function_has_its_turn_and_no_driver,
                                   each_thread_has_a_stream,
+                                  threads_share_the_driver,
                                   a_kernel_that_goes_astray_is_stopped,
                                   NULL};
     return run_suite("simcuda streams", tests);

@@ -213,7 +213,7 @@ CUresult cuMemUnmap(CUdeviceptr ptr, size_t bytes)
         return sim_leave(CUDA_ERROR_INVALID_VALUE);
     const char *user = sim_streams_any(sim_op_uses, ptr, bytes);
     if (user) {
-        sim_violation("cuMemUnmap of %#llx, which a queued %s still uses", ptr, user);
+        sim_violation("cuMemUnmap of %#llx, which the queued %s still uses", ptr, user);
         return sim_leave(CUDA_ERROR_INVALID_VALUE);
     }
     sim_arena_unmap(ptr, bytes);
