@@ -2,6 +2,7 @@
 #include "kernels/cuda.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "kernels/attention.h"
 #include "kernels/cuda/functions.h"
@@ -11,6 +12,7 @@
 #define THREADS      256u   /* of a block, but for attention */
 #define MAX_GRID_Y   65535u /* and z (CUDA C++ Programming Guide, compute capabilities) */
 #define MAX_GRID_X   0x7fffffffu
+#define MAX_SPLITS   128u
 #define WARP_SCRATCH (THREADS / 32 * 8) /* shared bytes of a block's reduction: two words a warp */
 
 enum function {
@@ -50,6 +52,39 @@ CUresult kern_cuda_open(const struct cuda_driver *driver, CUdevice device, struc
 #endif
 }
 
+/* The padded head dims that attention is compiled for: X(tile, dims). */
+#define TILES(X) X(0, 32) X(1, 64) X(2, 128) X(3, 256)
+#define N_TILES  4
+
+_Static_assert(FN_prefill_bf16_32 == FN_prefill_f16_32 + N_TILES && FN_decode_bf16_32 == FN_decode_f16_32 + N_TILES,
+               "variants are ordered by dtype, then by tile");
+
+struct tile {
+    uint32_t dims, prefill_rows, prefill_shared, decode_shared;
+};
+
+static const struct tile tiles[N_TILES] = {
+#define X(tile, d) [tile] = {d, KERN_CU_PREFILL_ROWS(d), KERN_CU_PREFILL_SHARED(d), KERN_CU_DECODE_SHARED(d)},
+    TILES(X)
+#undef X
+};
+
+/* More than 48 KiB of shared memory is to be asked for. */
+static CUresult allow_shared(const struct kern_cuda *k)
+{
+    const CUfunction_attribute limit = CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+
+    for (int i = 0; i < 2 * N_TILES; i++) {
+        const struct tile *t = &tiles[i % N_TILES];
+        CUresult rc = k->driver->FuncSetAttribute(k->functions[FN_prefill_f16_32 + i], limit, (int)t->prefill_shared);
+        if (rc == CUDA_SUCCESS)
+            rc = k->driver->FuncSetAttribute(k->functions[FN_decode_f16_32 + i], limit, (int)t->decode_shared);
+        if (rc != CUDA_SUCCESS)
+            return rc;
+    }
+    return CUDA_SUCCESS;
+}
+
 static CUresult find_functions(struct kern_cuda *k)
 {
     static const char *const names[N_FUNCTIONS] = {
@@ -62,7 +97,7 @@ static CUresult find_functions(struct kern_cuda *k)
         if (rc != CUDA_SUCCESS)
             return rc;
     }
-    return CUDA_SUCCESS;
+    return allow_shared(k);
 }
 
 CUresult kern_cuda_open_image(const struct cuda_driver *driver, CUdevice device, const void *image,
@@ -115,7 +150,8 @@ struct grid {
 static CUresult launch(const struct kern_cuda *k, enum function f, CUstream stream, struct grid grid, uint32_t threads,
                        uint32_t shared, const void *params)
 {
-    void *args[] = {(void *)(uintptr_t)params};
+    void *args[1];
+    memcpy(args, &params, sizeof(params)); /* the driver's type is not const, but it only reads */
     if (grid.x == 0 || grid.y == 0 || grid.z == 0)
         return CUDA_SUCCESS;
     if (grid.x > MAX_GRID_X || grid.y > MAX_GRID_Y || grid.z > MAX_GRID_Y)
@@ -212,6 +248,21 @@ static bool is_attention(const struct kern_cu_attention *p)
            p->n_heads % p->cache.n_kv_heads == 0 && p->scale > 0;
 }
 
+/* The tile for this head dim; N_TILES: only the generic kernel does. */
+static int tile_of(const struct kern_cu_attention *p)
+{
+    const struct kern_cu_cache *c = &p->cache;
+    const uint64_t strides = c->layer_offset | c->kv_stride | c->page_stride | c->token_stride | c->head_stride;
+    const uint64_t pair = 2 * (uint64_t)type_bytes(p->out_type);
+    int tile = 0;
+
+    if (c->dtype == KERN_F32 || c->head_dim % 8 != 0 || strides % 16 != 0 || p->q % 16 != 0 || p->out % pair != 0)
+        return N_TILES;
+    while (tiles[tile].dims < c->head_dim)
+        tile++;
+    return tile;
+}
+
 static CUresult launch_generic(const struct kern_cuda *k, CUstream stream, const struct kern_cu_attention *p,
                                uint32_t max_queries)
 {
@@ -224,13 +275,38 @@ CUresult kern_cuda_prefill(struct kern_cuda *k, CUstream stream, const struct ke
 {
     if (!is_attention(p))
         return CUDA_ERROR_INVALID_VALUE;
-    return launch_generic(k, stream, p, max_queries);
+    const int tile = tile_of(p);
+    if (tile == N_TILES)
+        return launch_generic(k, stream, p, max_queries);
+    const uint64_t rows = (uint64_t)max_queries * (p->n_heads / p->cache.n_kv_heads);
+    const enum function f = (enum function)(FN_prefill_f16_32 + (int)p->cache.dtype * N_TILES + tile);
+    const struct grid grid = {blocks_of(rows, tiles[tile].prefill_rows), p->cache.n_kv_heads, p->n_seqs};
+    return launch(k, f, stream, grid, KERN_CU_ATTENTION_WARPS * 32, tiles[tile].prefill_shared, p);
 }
 
+/* Of so many blocks a split, what part of the multiprocessors' slots works on average until the last is done, in 1/1024. */
+static uint64_t occupied(uint64_t blocks, uint64_t slots)
+{
+    return blocks * 1024 / (blocks_of(blocks, slots) * slots);
+}
+
+/* As few splits as keep nearly as many multiprocessors busy as any number would: each costs a write and a read of its
+ * sums. (The rule of FlashAttention's num_splits_heuristic.) */
 uint32_t kern_cuda_decode_splits(const struct kern_cuda *k, uint32_t n_seqs, uint32_t n_kv_heads)
 {
-    (void)k, (void)n_seqs, (void)n_kv_heads;
-    return 1;
+    const uint64_t slots = (uint64_t)k->n_multiprocessors * 3; /* blocks that are resident at once, at head_dim 128 */
+    const uint64_t blocks = (uint64_t)n_seqs * n_kv_heads;
+    uint64_t best = 0;
+
+    if (blocks == 0)
+        return 1;
+    for (uint32_t n = 1; n <= MAX_SPLITS; n++)
+        if (occupied(blocks * n, slots) > best)
+            best = occupied(blocks * n, slots);
+    for (uint32_t n = 1; n < MAX_SPLITS; n++)
+        if (occupied(blocks * n, slots) * 100 >= best * 85)
+            return n;
+    return MAX_SPLITS;
 }
 
 size_t kern_cuda_decode_scratch(uint32_t n_seqs, uint32_t n_heads, uint32_t head_dim, uint32_t n_splits)
@@ -240,7 +316,18 @@ size_t kern_cuda_decode_scratch(uint32_t n_seqs, uint32_t n_heads, uint32_t head
 
 CUresult kern_cuda_decode(struct kern_cuda *k, CUstream stream, const struct kern_cu_attention *p)
 {
-    if (!is_attention(p) || p->n_splits == 0 || !p->partial)
+    if (!is_attention(p) || p->n_splits == 0 || !p->partial || p->partial % 8 != 0 || p->n_heads > MAX_GRID_X ||
+        p->n_seqs > MAX_GRID_Y)
         return CUDA_ERROR_INVALID_VALUE;
-    return launch_generic(k, stream, p, 1);
+    const int tile = tile_of(p);
+    if (tile == N_TILES)
+        return launch_generic(k, stream, p, 1);
+    const uint64_t parts = blocks_of(p->n_heads / p->cache.n_kv_heads, KERN_CU_DECODE_ROWS);
+    const enum function f = (enum function)(FN_decode_f16_32 + (int)p->cache.dtype * N_TILES + tile);
+    const struct grid grid = {p->n_splits, p->cache.n_kv_heads * parts, p->n_seqs};
+    CUresult rc = launch(k, f, stream, grid, KERN_CU_ATTENTION_WARPS * 32, tiles[tile].decode_shared, p);
+    if (rc != CUDA_SUCCESS)
+        return rc;
+    const uint32_t threads = (p->cache.head_dim + 31) / 32 * 32;
+    return launch(k, FN_combine, stream, (struct grid){p->n_heads, p->n_seqs, 1}, threads, 0, p);
 }

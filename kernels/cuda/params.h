@@ -90,7 +90,7 @@ struct kern_cu_attention {
     uint64_t partial; /* decode: f32, kern_cuda_decode_scratch() bytes; else 0 */
     uint32_t n_heads, n_seqs, out_type;
     uint32_t n_splits; /* decode */
-    float scale; /* > 0 */
+    float scale;       /* > 0 */
     uint32_t reserved;
 };
 

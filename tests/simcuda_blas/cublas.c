@@ -229,6 +229,10 @@ static char *bytes_at(const struct matrix *m, const char *name)
 /* A row of op(a), or a column of op(b), as f32 without gaps. */
 static void gather(const char *bytes, const struct matrix *m, bool down_a_column, int which, int k, float *out)
 {
+    if (down_a_column && m->type == CUDA_R_32F) {
+        memcpy(out, bytes + (size_t)which * (size_t)m->ld * sizeof *out, (size_t)k * sizeof *out);
+        return;
+    }
     for (int i = 0; i < k; i++) {
         const size_t row = (size_t)(down_a_column ? i : which), column = (size_t)(down_a_column ? which : i);
         out[i] = element(bytes + column * (size_t)m->ld * bytes_of(m->type), m->type, row);
@@ -238,7 +242,12 @@ static void gather(const char *bytes, const struct matrix *m, bool down_a_column
 static float dot(const float *a, const float *b, int k)
 {
     float sums[8] = {0};
-    for (int i = 0; i < k; i++)
+    int i = 0;
+    for (; i + 8 <= k; i += 8) {
+        for (int lane = 0; lane < 8; lane++)
+            sums[lane] += a[i + lane] * b[i + lane];
+    }
+    for (; i < k; i++)
         sums[i % 8] += a[i] * b[i];
     return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
 }
