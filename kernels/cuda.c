@@ -184,7 +184,7 @@ CUresult kern_cuda_embed(struct kern_cuda *k, CUstream stream, const struct kern
 
 CUresult kern_cuda_turn(struct kern_cuda *k, CUstream stream, const struct kern_cu_turn *p)
 {
-    if (!p->seqs || !p->row_seq || !p->theta || !p->turn || p->rope_dims % 2 != 0)
+    if (!p->seqs || !p->row_seq || p->rope_dims % 2 != 0 || (p->rope_dims > 0 && (!p->theta || !p->turn)))
         return CUDA_ERROR_INVALID_VALUE;
     const uint64_t n = (uint64_t)p->n_rows * (p->rope_dims / 2);
     return launch(k, FN_turn, stream, (struct grid){blocks_of(n, THREADS), 1, 1}, THREADS, 0, p);

@@ -164,7 +164,6 @@ void copy_wait(unsigned n)
 
 static void thread_main()
 {
-    fiber_entered();
     current->kernel();
     threads[now.thread].state = state::FINISHED;
     suspend();
