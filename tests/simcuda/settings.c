@@ -18,6 +18,7 @@ void sim_settings_read(void)
     settings->read = true;
     settings->n_devices = devices < SIM_MAX_DEVICES ? (unsigned)devices : SIM_MAX_DEVICES;
     settings->memory = number("SIMCUDA_MEMORY", (uint64_t)2 << 30);
+    settings->granularity = number("SIMCUDA_GRANULARITY", SIM_GRANULARITY);
     settings->version = (int)number("SIMCUDA_VERSION", 12040);
     settings->vmm = number("SIMCUDA_VMM", 1) != 0;
     settings->abort_on_violation = number("SIMCUDA_ABORT", 0) != 0;

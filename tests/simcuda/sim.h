@@ -97,6 +97,7 @@ struct sim_settings {
     bool read;
     unsigned n_devices;
     size_t memory;
+    size_t granularity; /* of cuMemCreate and cuMemMap: a power of two, SIM_GRANULARITY as a rule */
     int version;
     bool vmm, abort_on_violation, quiet;
     int capability, multiprocessors;

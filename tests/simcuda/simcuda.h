@@ -8,6 +8,8 @@
  * Environment, read once, at the process's first call:
  *   SIMCUDA_DEVICES=N      how many devices there are; default 1, at most 8; 0: cuInit gives NO_DEVICE
  *   SIMCUDA_MEMORY=BYTES   memory of each device, for cuMemAlloc and cuMemCreate together; default 2 GiB
+ *   SIMCUDA_GRANULARITY=BYTES  of cuMemCreate and cuMemMap; a power of two, 2 MiB by default as on a GPU. Smaller ones let
+ *                          tests reckon with small frames
  *   SIMCUDA_VERSION=N      the driver's version, default 12040: cuGetProcAddress finds no function that is newer
  *   SIMCUDA_VMM=0          a device without virtual memory management
  *   SIMCUDA_CAPABILITY=MN  compute capability M.N; default 90

@@ -9,7 +9,7 @@
 
 static bool whole(uint64_t n)
 {
-    return n % SIM_GRANULARITY == 0;
+    return n % sim.settings.granularity == 0;
 }
 
 static CUresult check_properties(const CUmemAllocationProp *prop)
@@ -33,14 +33,14 @@ CUresult cuMemGetAllocationGranularity(size_t *granularity, const CUmemAllocatio
     if (rc == CUDA_SUCCESS && (!granularity || (unsigned)option > CU_MEM_ALLOC_GRANULARITY_RECOMMENDED))
         rc = CUDA_ERROR_INVALID_VALUE;
     if (rc == CUDA_SUCCESS)
-        *granularity = SIM_GRANULARITY;
+        *granularity = sim.settings.granularity;
     return sim_leave(rc);
 }
 
 static CUresult reserve(size_t bytes, size_t alignment, CUdeviceptr hint, CUdeviceptr *ptr)
 {
-    if (alignment < SIM_GRANULARITY)
-        alignment = SIM_GRANULARITY;
+    if (alignment < sim.settings.granularity)
+        alignment = sim.settings.granularity;
     struct sim_region *region = calloc(1, sizeof *region);
     /* A granule more, which stays empty: what runs past the range does not run into the next. */
     uint64_t at = region ? sim_addresses_take(bytes + SIM_GRANULARITY, alignment, hint) : 0;

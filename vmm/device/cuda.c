@@ -316,8 +316,8 @@ static void cuda_memory_unregister(struct vmm_device *dev, void *base)
 
 /* ---- fences ---- */
 
-/* A fence with its event, from those that have passed. The context is current. */
-static struct cuda_fence *take_fence(struct cuda_device *cuda, int *status)
+/* A fence with its event, from those that have passed; NULL: none is to be had. The context is current. */
+static struct cuda_fence *take_fence(struct cuda_device *cuda)
 {
     pthread_mutex_lock(&cuda->lock);
     struct cuda_fence *fence = cuda->free_fences;
@@ -327,17 +327,10 @@ static struct cuda_fence *take_fence(struct cuda_device *cuda, int *status)
     if (fence)
         return fence;
     fence = malloc(sizeof *fence);
-    if (!fence) {
-        *status = vmm_fail(KVMM_ERR_NO_HOST_MEMORY, "no memory for a fence");
-        return NULL;
-    }
-    CUresult rc = cuda->cu->EventCreate(&fence->event, CU_EVENT_DISABLE_TIMING);
-    if (rc != CUDA_SUCCESS) {
-        *status = fail(cuda, rc, KVMM_ERR_DEVICE, "cuEventCreate");
-        free(fence);
-        return NULL;
-    }
-    return fence;
+    if (fence && cuda->cu->EventCreate(&fence->event, CU_EVENT_DISABLE_TIMING) == CUDA_SUCCESS)
+        return fence;
+    free(fence);
+    return NULL;
 }
 
 static void give_fence(struct cuda_device *cuda, struct cuda_fence *fence)
@@ -348,22 +341,34 @@ static void give_fence(struct cuda_device *cuda, struct cuda_fence *fence)
     pthread_mutex_unlock(&cuda->lock);
 }
 
+/* Without an event nobody would know when the kernels have ended, so the stream itself is waited for: dear, and only where
+ * the driver refuses an event. */
+static int drain(struct cuda_device *cuda, CUstream stream)
+{
+    CUresult rc = cuda->cu->StreamSynchronize(stream);
+    if (rc != CUDA_SUCCESS && !is_sticky(rc) && rc != CUDA_ERROR_INVALID_HANDLE)
+        rc = cuda->cu->StreamSynchronize(stream);
+    if (rc == CUDA_SUCCESS)
+        return KVMM_OK;
+    return fail(cuda, rc, rc == CUDA_ERROR_INVALID_HANDLE ? KVMM_ERR_INVALID : KVMM_ERR_DEVICE,
+                "a fence can't be set on the stream: cuStreamSynchronize");
+}
+
 static int cuda_fence_record(struct vmm_device *dev, void *stream, struct vmm_fence *out)
 {
     struct cuda_device *cuda = cuda_of(dev);
-    int status = enter(cuda);
+    int status = insist(cuda) ? KVMM_OK : enter(cuda);
     if (status)
         return status;
-    struct cuda_fence *fence = take_fence(cuda, &status);
-    if (fence) {
-        CUresult rc = cuda->cu->EventRecord(fence->event, stream);
-        if (rc == CUDA_SUCCESS) {
-            out->value = (uintptr_t)fence;
-        } else {
-            status = fail(cuda, rc, rc == CUDA_ERROR_INVALID_HANDLE ? KVMM_ERR_INVALID : KVMM_ERR_DEVICE,
-                          "a fence can't be set on the stream: cuEventRecord");
+    struct cuda_fence *fence = take_fence(cuda);
+    if (fence && cuda->cu->EventRecord(fence->event, stream) == CUDA_SUCCESS) {
+        out->value = (uintptr_t)fence;
+    } else {
+        if (fence)
             give_fence(cuda, fence);
-        }
+        status = drain(cuda, stream);
+        if (status == KVMM_OK)
+            out->value = 0;
     }
     leave(cuda);
     return status;
