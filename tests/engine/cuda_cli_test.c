@@ -132,12 +132,24 @@ START_TEST(the_answers_are_the_host_s)
 }
 END_TEST
 
+/* Words that nobody wrote before. */
+static void write_document(const char *path)
+{
+    FILE *f = fopen(path, "we");
+    uint64_t state = 5;
+    ck_assert_ptr_nonnull(f);
+    for (int i = 0; i < 2000; i++)
+        (void)fputc(i % 7 == 6 ? ' ' : 'a' + (int)(test_random(&state) % 26), f);
+    ck_assert_int_eq(fclose(f), 0);
+}
+
 START_TEST(documents_are_recalled)
 {
     static struct result r;
     char model[256], text[256];
     (void)snprintf(model, sizeof model, "%s", test_path("recall.gguf"));
-    (void)snprintf(text, sizeof text, "%s/demo_engine/README.md", KVMM_SOURCE_ROOT);
+    (void)snprintf(text, sizeof text, "%s", test_path("document.txt"));
+    write_document(text);
     const char *const make[] = {"make-recall-model", model, "--context", "4096", NULL};
     program_run(&r, program, make, NULL);
     ck_assert_msg(r.status == 0, "%s", r.err);
