@@ -187,10 +187,10 @@ void cuda_gpu_close(struct cuda_gpu *gpu)
 {
     if (!gpu->context)
         return;
-    if (cuda_gpu_enter_to_close(gpu)) {
-        close_in_context(gpu);
+    const bool entered = cuda_gpu_enter_to_close(gpu);
+    close_in_context(gpu);
+    if (entered)
         cuda_gpu_leave(gpu);
-    }
     (void)gpu->cu->DevicePrimaryCtxRelease(gpu->device);
     *gpu = (struct cuda_gpu){0};
 }
