@@ -9,7 +9,7 @@
 #include <cstdlib>
 #include <memory>
 
-#include "tests/kernels/cuda_shapes.h"
+#include "tests/kernels/cuda_shapes.hpp"
 #include "tests/support/scale.h"
 
 static const uint32_t PAGES[] = {16, 16, 1, 7, 64};

@@ -8,7 +8,7 @@
 #include <functional>
 #include <string>
 
-#include "tests/kernels/cuda_shapes.h"
+#include "tests/kernels/cuda_shapes.hpp"
 
 static struct kern_cuda *kernels;
 
