@@ -74,6 +74,9 @@ START_TEST(attention_refuses_what_is_out_of_bounds)
     a = p.params;
     a.partial = 0;
     ck_assert_int_eq(kern_cuda_decode(kernels, nullptr, &a), CUDA_ERROR_INVALID_VALUE);
+    struct kern_cu_paged paged = {p.params, 1, 1, 0}; /* of a head_dim that no paged kernel has */
+    ck_assert_int_eq(kern_cuda_prefill_paged(kernels, nullptr, &paged, 1), CUDA_ERROR_INVALID_VALUE);
+    ck_assert_int_eq(kern_cuda_decode_paged(kernels, nullptr, &paged), CUDA_ERROR_INVALID_VALUE);
     ck_assert_uint_eq(device.launched.size(), 0);
 }
 END_TEST
