@@ -49,10 +49,12 @@ static int check_device(const struct cuda_gpu *gpu, struct engine_error *err)
     return 0;
 }
 
+_Static_assert(CUDA_DRIVER_REASON >= CUBLAS_REASON, "one buffer for the reasons of both");
+
 /* Finds driver, device and cuBLAS. */
 static int find(int ordinal, struct cuda_gpu *gpu, struct engine_error *err)
 {
-    char reason[CUDA_DRIVER_REASON > CUBLAS_REASON ? CUDA_DRIVER_REASON : CUBLAS_REASON];
+    char reason[CUDA_DRIVER_REASON];
     *gpu = (struct cuda_gpu){.ordinal = ordinal};
     if (!kern_cuda_built())
         return engine_fail(err, "cuda:%d: this kvmm-engine was built without CUDA kernels (no nvcc was found)",
@@ -83,6 +85,12 @@ int cuda_gpu_probe(int ordinal, struct engine_error *err)
 
 /* ---- open and close ------------------------------------------------------------------------------------------ */
 
+/* As cuBLAS takes device addresses. */
+static void *pointer_to(CUdeviceptr at)
+{
+    return (void *)(uintptr_t)at; // NOLINT(performance-no-int-to-ptr)
+}
+
 static int blas_failure(const struct cuda_gpu *gpu, cublasStatus_t rc, const char *call, struct engine_error *err)
 {
     const int status = rc == CUBLAS_STATUS_ALLOC_FAILED ? ENGINE_BAD_INPUT : ENGINE_FAILED;
@@ -104,7 +112,7 @@ static int open_blas(struct cuda_gpu *gpu, struct engine_error *err)
     int status = cuda_gpu_alloc(gpu, WORKSPACE_BYTES, "cuBLAS's workspace", &gpu->workspace, err);
     if (status != 0)
         return status;
-    rc = blas->cublasSetWorkspace_v2(gpu->handle, (void *)(uintptr_t)gpu->workspace, WORKSPACE_BYTES);
+    rc = blas->cublasSetWorkspace_v2(gpu->handle, pointer_to(gpu->workspace), WORKSPACE_BYTES);
     if (rc != CUBLAS_STATUS_SUCCESS)
         return blas_failure(gpu, rc, "cublasSetWorkspace", err);
     /* No TF32 for f32, no partial sums in f16. */
@@ -179,10 +187,10 @@ void cuda_gpu_close(struct cuda_gpu *gpu)
 {
     if (!gpu->context)
         return;
-    if (cuda_gpu_enter_to_close(gpu)) {
-        close_in_context(gpu);
+    const bool entered = cuda_gpu_enter_to_close(gpu);
+    close_in_context(gpu);
+    if (entered)
         cuda_gpu_leave(gpu);
-    }
     (void)gpu->cu->DevicePrimaryCtxRelease(gpu->device);
     *gpu = (struct cuda_gpu){0};
 }
@@ -195,8 +203,10 @@ int cuda_gpu_enter(const struct cuda_gpu *gpu, struct engine_error *err)
 
 bool cuda_gpu_enter_to_close(const struct cuda_gpu *gpu)
 {
-    return gpu->cu->CtxPushCurrent(gpu->context) == CUDA_SUCCESS ||
-           gpu->cu->CtxPushCurrent(gpu->context) == CUDA_SUCCESS;
+    CUresult rc = gpu->cu->CtxPushCurrent(gpu->context);
+    if (rc != CUDA_SUCCESS)
+        rc = gpu->cu->CtxPushCurrent(gpu->context);
+    return rc == CUDA_SUCCESS;
 }
 
 void cuda_gpu_leave(const struct cuda_gpu *gpu)
@@ -291,10 +301,10 @@ int cuda_gpu_multiply(const struct cuda_gpu *gpu, const struct cuda_product *p, 
     static const cudaDataType types[] = {[KERN_F16] = CUDA_R_16F, [KERN_BF16] = CUDA_R_16BF, [KERN_F32] = CUDA_R_32F};
     static const float one = 1, zero = 0;
     /* To cuBLAS, whose matrices lie column by column, w is [in × out], x [in × n], and y [out × n]. */
-    cublasStatus_t rc = gpu->blas->cublasGemmEx(
-        gpu->handle, CUBLAS_OP_T, CUBLAS_OP_N, (int)p->out, (int)p->n, (int)p->in, &one, (const void *)(uintptr_t)p->w,
-        types[p->type], (int)p->in, (const void *)(uintptr_t)p->x, types[p->type], (int)p->in, &zero,
-        (void *)(uintptr_t)p->y, CUDA_R_32F, (int)p->out, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
+    cublasStatus_t rc = gpu->blas->cublasGemmEx(gpu->handle, CUBLAS_OP_T, CUBLAS_OP_N, (int)p->out, (int)p->n,
+                                                (int)p->in, &one, pointer_to(p->w), types[p->type], (int)p->in,
+                                                pointer_to(p->x), types[p->type], (int)p->in, &zero, pointer_to(p->y),
+                                                CUDA_R_32F, (int)p->out, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
     if (rc == CUBLAS_STATUS_SUCCESS)
         return 0;
     return engine_broke(err, "cuda:%d: cublasGemmEx of %u tokens by a matrix of %u × %u: %s", gpu->ordinal, p->n,

@@ -35,7 +35,8 @@ void cuda_gpu_close(struct cuda_gpu *gpu);
 
 /* Makes the context current to this thread, until leave brings back the one before. All below is called in between. */
 int cuda_gpu_enter(const struct cuda_gpu *gpu, struct engine_error *err);
-/* The same to free what is there; tries twice, since what is not freed now never will be. */
+/* The same to free what is there; tries twice, since what is not freed now never will be. False: the device is lost, the
+ * driver's frees will fail, and only host memory can be given back; there is nothing to leave. */
 bool cuda_gpu_enter_to_close(const struct cuda_gpu *gpu);
 void cuda_gpu_leave(const struct cuda_gpu *gpu);
 

@@ -77,7 +77,7 @@ int cuda_graphs_run(struct cuda_graphs *graphs, const struct cuda_gpu *gpu, stru
     }
     g->last_used = ++graphs->clock;
     if (!g->exec) {
-        CUgraphExec exec;
+        CUgraphExec exec = NULL;
         int status = capture(gpu, queue, ctx, &exec, err);
         if (status != 0)
             return status;

@@ -19,7 +19,7 @@ struct list {
 #define BESIDES_LAYERS 4 /* theta, output_norm, token_embd, output */
 
 static void add(struct list *list, enum gguf_type from, const void *data, uint64_t n, enum kern_dtype to,
-                CUdeviceptr *place)
+                CUdeviceptr *place) // NOLINT(readability-non-const-parameter): written through, later
 {
     list->at[list->n++] =
         (struct cuda_tensor){.from = from, .data = data, .n = n, .to = to, .offset = list->bytes, .place = place};

@@ -128,17 +128,24 @@ static int wait_for_pass(struct forward *fwd, struct engine_error *err)
 
 /* ---- open and close ------------------------------------------------------------------------------------------ */
 
+static void close_in_context(struct forward_cuda *f)
+{
+    cuda_gpu_drain(&f->gpu);
+    cuda_graphs_drop(&f->graphs, &f->gpu);
+    cuda_gpu_free_pinned(&f->gpu, &f->logits);
+    cuda_pass_close(&f->pass);
+    cuda_step_close(&f->gpu, &f->step);
+    cuda_weights_close(&f->gpu, &f->weights);
+}
+
 static void close_pass(struct forward *fwd)
 {
     struct forward_cuda *f = (struct forward_cuda *)fwd;
-    if (f->gpu.context && cuda_gpu_enter_to_close(&f->gpu)) {
-        cuda_gpu_drain(&f->gpu);
-        cuda_graphs_drop(&f->graphs, &f->gpu);
-        cuda_gpu_free_pinned(&f->gpu, &f->logits);
-        cuda_pass_close(&f->pass);
-        cuda_step_close(&f->gpu, &f->step);
-        cuda_weights_close(&f->gpu, &f->weights);
-        cuda_gpu_leave(&f->gpu);
+    if (f->gpu.context) {
+        const bool entered = cuda_gpu_enter_to_close(&f->gpu);
+        close_in_context(f);
+        if (entered)
+            cuda_gpu_leave(&f->gpu);
     }
     cuda_gpu_close(&f->gpu);
     free(f);

@@ -53,8 +53,9 @@ CUresult kern_cuda_open(const struct cuda_driver *driver, CUdevice device, struc
 }
 
 /* The padded head dims that attention is compiled for: X(tile, dims). */
-#define TILES(X) X(0, 32) X(1, 64) X(2, 128) X(3, 256)
-#define N_TILES  4
+#define TILES(X)   X(0, 32) X(1, 64) X(2, 128) X(3, 256)
+#define N_TILES    4
+#define PAGED_TILE 2 /* the one tile of kernels with a block table */
 
 _Static_assert(FN_prefill_bf16_32 == FN_prefill_f16_32 + N_TILES && FN_decode_bf16_32 == FN_decode_f16_32 + N_TILES,
                "variants are ordered by dtype, then by tile");
@@ -79,6 +80,13 @@ static CUresult allow_shared(const struct kern_cuda *k)
         CUresult rc = k->driver->FuncSetAttribute(k->functions[FN_prefill_f16_32 + i], limit, (int)t->prefill_shared);
         if (rc == CUDA_SUCCESS)
             rc = k->driver->FuncSetAttribute(k->functions[FN_decode_f16_32 + i], limit, (int)t->decode_shared);
+        if (rc != CUDA_SUCCESS)
+            return rc;
+    }
+    for (int f = FN_prefill_paged_f16_128; f <= FN_decode_paged_bf16_128; f++) {
+        const struct tile *t = &tiles[PAGED_TILE];
+        const uint32_t shared = f < FN_decode_paged_f16_128 ? t->prefill_shared : t->decode_shared;
+        CUresult rc = k->driver->FuncSetAttribute(k->functions[f], limit, (int)shared);
         if (rc != CUDA_SUCCESS)
             return rc;
     }
@@ -184,7 +192,7 @@ CUresult kern_cuda_embed(struct kern_cuda *k, CUstream stream, const struct kern
 
 CUresult kern_cuda_turn(struct kern_cuda *k, CUstream stream, const struct kern_cu_turn *p)
 {
-    if (!p->seqs || !p->row_seq || !p->theta || !p->turn || p->rope_dims % 2 != 0)
+    if (!p->seqs || !p->row_seq || p->rope_dims % 2 != 0 || (p->rope_dims > 0 && (!p->theta || !p->turn)))
         return CUDA_ERROR_INVALID_VALUE;
     const uint64_t n = (uint64_t)p->n_rows * (p->rope_dims / 2);
     return launch(k, FN_turn, stream, (struct grid){blocks_of(n, THREADS), 1, 1}, THREADS, 0, p);
@@ -270,6 +278,16 @@ static CUresult launch_generic(const struct kern_cuda *k, CUstream stream, const
                   KERN_CU_ATTENTION_WARPS * 32, KERN_CU_GENERIC_SHARED(p->cache.head_dim), p);
 }
 
+/* `params` is what function f takes; `p` the attention in it. */
+static CUresult launch_prefill(const struct kern_cuda *k, int f, CUstream stream, const struct kern_cu_attention *p,
+                               const void *params, uint32_t max_queries)
+{
+    const struct tile *t = &tiles[tile_of(p)];
+    const uint64_t rows = (uint64_t)max_queries * (p->n_heads / p->cache.n_kv_heads);
+    const struct grid grid = {blocks_of(rows, t->prefill_rows), p->cache.n_kv_heads, p->n_seqs};
+    return launch(k, (enum function)f, stream, grid, KERN_CU_ATTENTION_WARPS * 32, t->prefill_shared, params);
+}
+
 CUresult kern_cuda_prefill(struct kern_cuda *k, CUstream stream, const struct kern_cu_attention *p,
                            uint32_t max_queries)
 {
@@ -278,10 +296,21 @@ CUresult kern_cuda_prefill(struct kern_cuda *k, CUstream stream, const struct ke
     const int tile = tile_of(p);
     if (tile == N_TILES)
         return launch_generic(k, stream, p, max_queries);
-    const uint64_t rows = (uint64_t)max_queries * (p->n_heads / p->cache.n_kv_heads);
-    const enum function f = (enum function)(FN_prefill_f16_32 + (int)p->cache.dtype * N_TILES + tile);
-    const struct grid grid = {blocks_of(rows, tiles[tile].prefill_rows), p->cache.n_kv_heads, p->n_seqs};
-    return launch(k, f, stream, grid, KERN_CU_ATTENTION_WARPS * 32, tiles[tile].prefill_shared, p);
+    return launch_prefill(k, FN_prefill_f16_32 + (int)p->cache.dtype * N_TILES + tile, stream, p, p, max_queries);
+}
+
+static bool is_paged(const struct kern_cu_paged *p)
+{
+    return is_attention(&p->attention) && p->block_table && tile_of(&p->attention) == PAGED_TILE;
+}
+
+CUresult kern_cuda_prefill_paged(struct kern_cuda *k, CUstream stream, const struct kern_cu_paged *p,
+                                 uint32_t max_queries)
+{
+    if (!is_paged(p))
+        return CUDA_ERROR_INVALID_VALUE;
+    return launch_prefill(k, FN_prefill_paged_f16_128 + (int)p->attention.cache.dtype, stream, &p->attention, p,
+                          max_queries);
 }
 
 /* Of so many blocks a split, what part of the multiprocessors' slots works on average until the last is done, in 1/1024. */
@@ -314,20 +343,38 @@ size_t kern_cuda_decode_scratch(uint32_t n_seqs, uint32_t n_heads, uint32_t head
     return (size_t)n_seqs * n_heads * n_splits * (head_dim + 2) * sizeof(float);
 }
 
-CUresult kern_cuda_decode(struct kern_cuda *k, CUstream stream, const struct kern_cu_attention *p)
+static bool is_decode(const struct kern_cu_attention *p)
 {
-    if (!is_attention(p) || p->n_splits == 0 || !p->partial || p->partial % 8 != 0 || p->n_heads > MAX_GRID_X ||
-        p->n_seqs > MAX_GRID_Y)
-        return CUDA_ERROR_INVALID_VALUE;
-    const int tile = tile_of(p);
-    if (tile == N_TILES)
-        return launch_generic(k, stream, p, 1);
+    return is_attention(p) && p->n_splits > 0 && p->partial && p->partial % 8 == 0 && p->n_heads <= MAX_GRID_X &&
+           p->n_seqs <= MAX_GRID_Y;
+}
+
+static CUresult launch_decode(const struct kern_cuda *k, int f, CUstream stream, const struct kern_cu_attention *p,
+                              const void *params)
+{
     const uint64_t parts = blocks_of(p->n_heads / p->cache.n_kv_heads, KERN_CU_DECODE_ROWS);
-    const enum function f = (enum function)(FN_decode_f16_32 + (int)p->cache.dtype * N_TILES + tile);
     const struct grid grid = {p->n_splits, p->cache.n_kv_heads * parts, p->n_seqs};
-    CUresult rc = launch(k, f, stream, grid, KERN_CU_ATTENTION_WARPS * 32, tiles[tile].decode_shared, p);
+    const uint32_t shared = tiles[tile_of(p)].decode_shared;
+    CUresult rc = launch(k, (enum function)f, stream, grid, KERN_CU_ATTENTION_WARPS * 32, shared, params);
     if (rc != CUDA_SUCCESS)
         return rc;
     const uint32_t threads = (p->cache.head_dim + 31) / 32 * 32;
     return launch(k, FN_combine, stream, (struct grid){p->n_heads, p->n_seqs, 1}, threads, 0, p);
+}
+
+CUresult kern_cuda_decode(struct kern_cuda *k, CUstream stream, const struct kern_cu_attention *p)
+{
+    if (!is_decode(p))
+        return CUDA_ERROR_INVALID_VALUE;
+    const int tile = tile_of(p);
+    if (tile == N_TILES)
+        return launch_generic(k, stream, p, 1);
+    return launch_decode(k, FN_decode_f16_32 + (int)p->cache.dtype * N_TILES + tile, stream, p, p);
+}
+
+CUresult kern_cuda_decode_paged(struct kern_cuda *k, CUstream stream, const struct kern_cu_paged *p)
+{
+    if (!is_paged(p) || !is_decode(&p->attention))
+        return CUDA_ERROR_INVALID_VALUE;
+    return launch_decode(k, FN_decode_paged_f16_128 + (int)p->attention.cache.dtype, stream, &p->attention, p);
 }

@@ -42,4 +42,10 @@ uint32_t kern_cuda_decode_splits(const struct kern_cuda *k, uint32_t n_seqs, uin
 size_t kern_cuda_decode_scratch(uint32_t n_seqs, uint32_t n_heads, uint32_t head_dim, uint32_t n_splits);
 CUresult kern_cuda_decode(struct kern_cuda *k, CUstream stream, const struct kern_cu_attention *p);
 
+/* The same through a block table, for measurements: f16 and bf16, a head_dim of 72 to 128 that is a multiple of 8, strides of
+ * 16 bytes; INVALID_VALUE for others. */
+CUresult kern_cuda_prefill_paged(struct kern_cuda *k, CUstream stream, const struct kern_cu_paged *p,
+                                 uint32_t max_queries);
+CUresult kern_cuda_decode_paged(struct kern_cuda *k, CUstream stream, const struct kern_cu_paged *p);
+
 #endif

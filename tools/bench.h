@@ -6,6 +6,7 @@
 #define TOOLS_BENCH_H
 
 int bench_attention(int argc, char **argv);
+int bench_device(int argc, char **argv);
 int bench_swap(int argc, char **argv);
 
 #endif

@@ -16,6 +16,7 @@ static const struct bench {
 #ifdef TOOLS_HAVE_BENCH_ATTENTION
     {"attention", bench_attention},
 #endif
+    {"device", bench_device},
 #ifdef TOOLS_HAVE_BENCH_SWAP
     {"swap", bench_swap},
 #endif
@@ -50,6 +51,7 @@ static const struct argp parser = {
 #ifdef TOOLS_HAVE_BENCH_ATTENTION
            "  attention  the attention kernels on each cache layout\n"
 #endif
+           "  device     what mapping costs on a CUDA device, call by call\n"
 #ifdef TOOLS_HAVE_BENCH_SWAP
            "  swap       the host and NVMe tiers, beside what the disk itself can do\n"
 #endif

@@ -10,7 +10,9 @@
 
 #define RESERVE_MOST 64
 #define REFUSALS     3
-#define MAP_MOST     16     /* frames mapped in one go: the lock is held for as long */
+#define MAP_MOST     16 /* frames mapped in one go: the lock is held for as long */
+#define UNMAP_MOST   16 /* likewise */
+#define BREATH_NS    20000
 #define POLL_NS      200000 /* how often fences are asked that a destroyed sequence waits for */
 
 /* ---- frames ahead of a sequence ---- */
@@ -195,24 +197,58 @@ static bool fill_reserve(kvmm *mm)
 
 /* ---- the thread ---- */
 
-/* Destroyed sequences that nothing holds any more are taken down. */
+/* Between two calls of the driver under the lock: whoever waits for it has it first. */
+static void let_others_in(kvmm *mm)
+{
+    pthread_mutex_unlock(&mm->lock);
+    nanosleep(&(struct timespec){0, BREATH_NS}, NULL);
+    pthread_mutex_lock(&mm->lock);
+}
+
+/* A destroyed sequence that nothing holds any more. */
+static kvmm_seq *first_dead(kvmm *mm)
+{
+    for (kvmm_seq *seq = mm->seqs.next; seq != &mm->seqs; seq = seq->next) {
+        if (seq->dying && vmm_seq_moving(seq) == 0 && seq->n_pending == 0)
+            return seq;
+    }
+    return NULL;
+}
+
+/* A few of its frames, or all of it when few are left. */
+static int bury_some(kvmm_seq *seq)
+{
+    uint32_t n = seq->layout.n_groups < UNMAP_MOST ? UNMAP_MOST / seq->layout.n_groups : 1;
+    return seq->live > n ? vmm_seq_shrink(seq, seq->live - n) : vmm_seq_bury(seq);
+}
+
 static void bury(kvmm *mm)
 {
-    kvmm_seq *next;
-    for (kvmm_seq *seq = mm->seqs.next; mm->keeper.n_dying > 0 && seq != &mm->seqs; seq = next) {
-        next = seq->next;
-        if (!seq->dying || vmm_seq_moving(seq) > 0 || seq->n_pending > 0 || vmm_seq_bury(seq) == KVMM_OK)
-            continue;
-        if (++seq->refusals == REFUSALS) /* nobody must wait for its memory any more */
-            vmm_device_failed(mm);
+    kvmm_seq *seq;
+    while (!mm->keeper.closing && mm->keeper.n_dying > 0 && (seq = first_dead(mm))) {
+        if (bury_some(seq) != KVMM_OK) {
+            if (++seq->refusals == REFUSALS) /* nobody must wait for its memory any more */
+                vmm_device_failed(mm);
+            return;
+        }
+        if (mm->n_waiters)
+            pthread_cond_broadcast(&mm->changed);
+        let_others_in(mm);
     }
 }
 
 static void map_wanted(kvmm *mm)
 {
-    for (kvmm_seq *seq = mm->seqs.next; seq != &mm->seqs; seq = seq->next) {
-        if (seq->ahead_wanted && !seq->dying)
-            map_ahead(seq);
+    bool any = true;
+    while (any && !mm->keeper.closing) {
+        any = false;
+        for (kvmm_seq *seq = mm->seqs.next; seq != &mm->seqs && !any; seq = seq->next) {
+            any = seq->ahead_wanted && !seq->dying;
+            if (any)
+                map_ahead(seq);
+        }
+        if (any)
+            let_others_in(mm);
     }
 }
 

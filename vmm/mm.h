@@ -67,6 +67,8 @@ struct kvmm_seq {
     uint32_t ahead;        /* behind those, mapped ahead */
     bool ahead_wanted;     /* the keeper should */
     bool dying;            /* destroyed; the keeper takes it down */
+    uint32_t tail;         /* frame of each group where zeros are mapped, + 1; 0: none (tail.c) */
+    uint32_t tail_groups;  /* the groups that have them, from the first */
     uint32_t refusals;     /* times that the device would not let it be taken down */
     uint32_t length;
     uint32_t pins;
@@ -138,8 +140,9 @@ struct kvmm {
     struct swap_crew *crew;
     struct swap_store *host; /* NULL: no such tier */
     struct swap_store *nvme;
-    struct vmm_staging *staging;  /* NULL: bytes go straight to the tiers */
-    bool host_registered;         /* the device copies to and from the host tier itself */
+    struct vmm_staging *staging; /* NULL: bytes go straight to the tiers */
+    bool host_registered;        /* the device copies to and from the host tier itself */
+    bool readable_tail;
     uint32_t host_high, host_low; /* slots */
     const char *backend_name;
     void (*log)(void *user, enum kvmm_log_level level, const char *line);
@@ -255,6 +258,14 @@ int vmm_map_all(kvmm_seq *seq);
 bool vmm_can_change(const kvmm *mm); /* something is under way, so waiting makes sense */
 void vmm_wait(kvmm *mm);             /* for the next change; lets go of the lock */
 void vmm_wait_idle(kvmm_seq *seq);   /* until none of its frames moves and no fence of its is pending */
+
+/* ---- tail.c: a frame of zeros behind the last one ---- */
+
+bool vmm_tail_right(const kvmm_seq *seq); /* it is where it belongs, or there is to be none */
+/* Preconditions: no fence of the sequence's is pending; put: nothing is mapped behind its live frames but its tail. On
+ * failure some groups may be without. */
+int vmm_tail_put(kvmm_seq *seq);
+int vmm_tail_drop(kvmm_seq *seq);
 
 /* ---- evict.c: making room ---- */
 

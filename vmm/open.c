@@ -234,6 +234,8 @@ static int open_page_map(kvmm *mm, const struct kvmm_config *cfg)
 /* On the host device mapping is cheap, and its users count frames exactly. */
 static uint32_t keeper_tokens(const kvmm *mm, const struct kvmm_config *cfg)
 {
+    if (cfg->readable_tail) /* the frame of zeros stands where frames would be mapped ahead */
+        return 0;
     if (cfg->map_ahead_tokens != KVMM_MAP_AHEAD_AUTO)
         return cfg->map_ahead_tokens;
     return mm->device->ops->copy ? mm->geometry.page_tokens : 0;
@@ -288,6 +290,7 @@ int vmm_open(const struct kvmm_config *cfg, const struct vmm_open_options *optio
     mm->log = cfg->log;
     mm->now_ns = cfg->now_ns ? cfg->now_ns : monotonic_ns;
     mm->user = cfg->user;
+    mm->readable_tail = cfg->readable_tail;
     mm->seqs.prev = mm->seqs.next = &mm->seqs;
     for (size_t i = 0; i < VMM_N_MOVES; i++) {
         mm->moves[i].next = mm->free_moves;

@@ -73,7 +73,9 @@ static int in_step(const kvmm_seq *seq, const char *call)
 int vmm_seq_bury(kvmm_seq *seq)
 {
     kvmm *mm = seq->mm;
-    int rc = vmm_seq_shrink(seq, 0);
+    int rc = vmm_tail_drop(seq);
+    if (rc == KVMM_OK)
+        rc = vmm_seq_shrink(seq, 0);
     if (rc)
         return rc;
     seq->pins = 0;

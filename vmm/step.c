@@ -12,7 +12,7 @@
 
 static bool seq_ready(const kvmm_seq *seq)
 {
-    return seq->n_mapped == vmm_seq_frames(seq) && vmm_seq_moving(seq) == 0;
+    return seq->n_mapped == vmm_seq_frames(seq) && vmm_seq_moving(seq) == 0 && vmm_tail_right(seq);
 }
 
 static double mib(uint64_t bytes)
@@ -194,6 +194,18 @@ static uint64_t missing(const kvmm_seq *seq)
     return vmm_seq_frames(seq) - vmm_seq_on_device(seq);
 }
 
+/* All its frames are on the device. The old tail makes way first, once no kernel reads there any more. */
+static int map_in_place(kvmm_seq *seq)
+{
+    bool moves = !vmm_tail_right(seq);
+    if (moves && seq->n_pending > 0)
+        return KVMM_OK; /* until its fences have passed */
+    int rc = moves ? vmm_tail_drop(seq) : KVMM_OK;
+    if (rc == KVMM_OK)
+        rc = vmm_map_all(seq);
+    return rc == KVMM_OK && moves ? vmm_tail_put(seq) : rc;
+}
+
 /* Starts what brings the sequence's frames to the device, as far as there are frames and moves. */
 static int advance(struct vmm_step_seq *ss)
 {
@@ -241,7 +253,7 @@ static int advance(struct vmm_step_seq *ss)
         vmm_entry_open(seq, index)->frame = frame + 1;
         vmm_entry_close(seq, index);
     }
-    return vmm_seq_moving(seq) || missing(seq) ? KVMM_OK : vmm_map_all(seq);
+    return vmm_seq_moving(seq) || missing(seq) ? KVMM_OK : map_in_place(seq);
 }
 
 static void drop_seq(struct begin *b, size_t i, int status)

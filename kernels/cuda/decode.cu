@@ -137,9 +137,11 @@ template <int D> DEVICE void store_split(const struct kern_cu_attention &p, uint
 }
 
 /* Grid: splits; kv heads × parts of 16 of their query heads; sequences. */
-template <typename T, int D, typename Rows> DEVICE void decode_block(const struct kern_cu_attention &p)
+template <typename T, int D, typename Rows>
+DEVICE void decode_block(const struct kern_cu_attention &p, uint64_t block_table = 0, uint32_t table_stride = 0)
 {
     const struct kern_cu_seq seq = at<const struct kern_cu_seq>(p.seqs)[block_z()];
+    const uint64_t table = block_table + static_cast<uint64_t>(block_z()) * table_stride * sizeof(uint32_t);
     const uint32_t kv_head = block_y() % p.cache.n_kv_heads;
     const uint32_t part = block_y() / p.cache.n_kv_heads * KERN_CU_DECODE_ROWS;
     const query_rows queries(p, seq, kv_head);
@@ -157,7 +159,8 @@ template <typename T, int D, typename Rows> DEVICE void decode_block(const struc
         return;
     }
     const uint32_t first = begin + thread_index() / 32 * KERN_CU_DECODE_KEYS;
-    decode<T, D, Rows> keys(p, Rows(p.cache, seq, kv_head), first, n_keys - begin < share ? n_keys : begin + share);
+    decode<T, D, Rows> keys(p, Rows(p.cache, seq, kv_head, table), first,
+                            n_keys - begin < share ? n_keys : begin + share);
     attention<T, D, 1> sums;
 
     load_queries<D, KERN_CU_DECODE_ROWS, DECODE_WARPS * 32>(shared_address(), p, queries, part, part + n);
@@ -188,6 +191,15 @@ DECODE(bf16, 32)
 DECODE(bf16, 64)
 DECODE(bf16, 128)
 DECODE(bf16, 256)
+
+#define PAGED(type)                                                                                                    \
+    KERNEL(128, 2) kern_cu_decode_paged_##type##_128(PARAM struct kern_cu_paged p)                                     \
+    {                                                                                                                  \
+        decode_block<type, 128, paged_rows>(p.attention, p.block_table, p.table_stride);                               \
+    }
+PAGED(f16)
+PAGED(bf16)
+#undef PAGED
 
 /* Grid: heads, sequences. A thread has every n_threads()th dim; the weights are the same for all. */
 KERNEL(256, 1) kern_cu_combine(PARAM struct kern_cu_attention p)

@@ -3,7 +3,8 @@
  * The entry points of the CUDA kernels, the only list of them: X(name, parameters, form). The entry point is kern_cu_<name>,
  * its parameter struct kern_cu_<parameters>; the plain C form is shared by the variants of a kernel.
  *
- * The attention tiles are compiled for f16 and bf16 and for head dims padded to 32, 64, 128 and 256, in this order. */
+ * The attention tiles are compiled for f16 and bf16 and for head dims padded to 32, 64, 128 and 256, in this order;
+ * those over a block table for 128 alone. */
 #ifndef KERN_CUDA_FUNCTIONS_H
 #define KERN_CUDA_FUNCTIONS_H
 
@@ -28,6 +29,10 @@
     X(generic, attention, prefill)                                                                                     \
     X(combine, attention, combine)                                                                                     \
     KERN_CU_TILES(X, prefill)                                                                                          \
-    KERN_CU_TILES(X, decode)
+    KERN_CU_TILES(X, decode)                                                                                           \
+    X(prefill_paged_f16_128, paged, prefill_paged)                                                                     \
+    X(prefill_paged_bf16_128, paged, prefill_paged)                                                                    \
+    X(decode_paged_f16_128, paged, decode_paged)                                                                       \
+    X(decode_paged_bf16_128, paged, decode_paged)
 
 #endif

@@ -94,6 +94,14 @@ struct kern_cu_attention {
     uint32_t reserved;
 };
 
+/* kern_cu_prefill_paged, kern_cu_decode_paged: the same over a cache behind a block table, so that what a table costs can be
+ * measured: where a sequence's page n is meant, it is page block_table[s × table_stride + n], s the sequence's index. */
+struct kern_cu_paged {
+    struct kern_cu_attention attention;
+    uint64_t block_table; /* u32 [n_seqs][table_stride] */
+    uint32_t table_stride, reserved;
+};
+
 /* kern_cu_swiglu: out = silu(gate) × up. */
 struct kern_cu_swiglu {
     uint64_t gate, up; /* f32 [n_rows][width] */

@@ -112,10 +112,12 @@ DEVICE void store_rows(const struct kern_cu_attention &p, const query_rows &quer
 }
 
 /* Grid: tiles of the longest sequence's rows, the longest first; kv heads; sequences. */
-template <typename T, int D, typename Rows> DEVICE void prefill_block(const struct kern_cu_attention &p)
+template <typename T, int D, typename Rows>
+DEVICE void prefill_block(const struct kern_cu_attention &p, uint64_t block_table = 0, uint32_t table_stride = 0)
 {
     typedef prefill<T, D, Rows> block;
     const struct kern_cu_seq seq = at<const struct kern_cu_seq>(p.seqs)[block_z()];
+    const uint64_t table = block_table + static_cast<uint64_t>(block_z()) * table_stride * sizeof(uint32_t);
     const query_rows queries(p, seq, block_y());
     const uint32_t n_rows = seq.n_queries * queries.group;
     const uint32_t first = (grid_x() - 1 - block_x()) * block::ROWS;
@@ -124,7 +126,7 @@ template <typename T, int D, typename Rows> DEVICE void prefill_block(const stru
     if (first >= n_rows)
         return;
     const uint32_t last = first + block::ROWS < n_rows ? first + block::ROWS - 1 : n_rows - 1;
-    block keys(p, Rows(p.cache, seq, block_y()), seq.first_pos + last / queries.group + 1);
+    block keys(p, Rows(p.cache, seq, block_y(), table), seq.first_pos + last / queries.group + 1);
     attention<T, D, block::M> sums;
 
     load_queries<D, block::ROWS, block::THREADS>(shared_address(), p, queries, first, n_rows);
@@ -150,3 +152,12 @@ PREFILL(bf16, 32)
 PREFILL(bf16, 64)
 PREFILL(bf16, 128)
 PREFILL(bf16, 256)
+
+#define PAGED(type)                                                                                                    \
+    KERNEL(128, 2) kern_cu_prefill_paged_##type##_128(PARAM struct kern_cu_paged p)                                    \
+    {                                                                                                                  \
+        prefill_block<type, 128, paged_rows>(p.attention, p.block_table, p.table_stride);                              \
+    }
+PAGED(f16)
+PAGED(bf16)
+#undef PAGED

@@ -61,14 +61,19 @@ static void add_block(struct row *row, const struct block *block, uint32_t n, ui
     }
 }
 
+static uint64_t table_of(uint64_t tables, uint32_t stride, uint32_t seq)
+{
+    return tables ? tables + (uint64_t)seq * stride * sizeof(uint32_t) : 0;
+}
+
 static uint32_t padded(uint32_t head_dim)
 {
     return (head_dim + LANES - 1) / LANES * LANES;
 }
 
-/* Rows [first, first + n) of a kv head of a sequence, complete but for the division by l. */
-static void attend(const struct kern_cu_attention *p, const struct kern_cu_seq *seq, uint32_t kv_head, uint32_t first,
-                   uint32_t n, struct row *rows, reference_at at)
+/* Rows [first, first + n) of a kv head of a sequence, complete but for the division by l. table: of the sequence, or 0. */
+static void attend(const struct kern_cu_attention *p, const struct kern_cu_seq *seq, uint64_t table, uint32_t kv_head,
+                   uint32_t first, uint32_t n, struct row *rows, reference_at at)
 {
     const struct kern_cu_cache *cache = &p->cache;
     const uint32_t head_dim = cache->head_dim;
@@ -91,7 +96,9 @@ static void attend(const struct kern_cu_attention *p, const struct kern_cu_seq *
     }
     for (uint32_t t = 0; t < n_keys; t += BLOCK) {
         for (uint32_t j = 0; j < BLOCK && t + j < n_keys; j++) {
-            const uint64_t key = reference_row(cache, seq, t + j, kv_head);
+            const uint32_t page = (t + j) / cache->page_tokens;
+            const uint64_t key =
+                reference_row(cache, seq, table ? reference_index(at, table, page) : page, t + j, kv_head);
             reference_load(block.k[j], at(key), head_dim, cache->dtype);
             reference_load(block.v[j], at(key + cache->kv_stride), head_dim, cache->dtype);
         }
@@ -111,9 +118,8 @@ static void store_quotient(const struct kern_cu_attention *p, uint64_t index, co
                     p->cache.head_dim);
 }
 
-void reference_prefill(const void *params, reference_at at)
+static void prefill(const struct kern_cu_attention *p, uint64_t table, uint32_t stride, reference_at at)
 {
-    const struct kern_cu_attention *p = params;
     const uint32_t group = p->n_heads / p->cache.n_kv_heads;
     struct row rows[ROWS];
 
@@ -124,7 +130,7 @@ void reference_prefill(const void *params, reference_at at)
         for (uint32_t h = 0; h < p->cache.n_kv_heads; h++)
             for (uint32_t first = 0; first < n_rows; first += ROWS) {
                 const uint32_t n = n_rows - first < ROWS ? n_rows - first : ROWS;
-                attend(p, &seq, h, first, n, rows, at);
+                attend(p, &seq, table_of(table, stride, s), h, first, n, rows, at);
                 for (uint32_t i = 0; i < n; i++)
                     store_quotient(p, rows[i].index, rows[i].o, rows[i].l, at);
             }
@@ -158,9 +164,8 @@ static void store_partial(const struct kern_cu_attention *p, uint64_t seq, const
     }
 }
 
-void reference_decode(const void *params, reference_at at)
+static void decode(const struct kern_cu_attention *p, uint64_t table, uint32_t stride, reference_at at)
 {
-    const struct kern_cu_attention *p = params;
     const uint32_t group = p->n_heads / p->cache.n_kv_heads;
     struct row rows[ROWS];
 
@@ -170,7 +175,7 @@ void reference_decode(const void *params, reference_at at)
         for (uint32_t h = 0; h < p->cache.n_kv_heads; h++)
             for (uint32_t first = 0; first < group; first += ROWS) {
                 const uint32_t n = group - first < ROWS ? group - first : ROWS;
-                attend(p, &seq, h, first, n, rows, at);
+                attend(p, &seq, table_of(table, stride, s), h, first, n, rows, at);
                 for (uint32_t i = 0; i < n; i++)
                     store_partial(p, s, &rows[i], at);
             }
@@ -210,4 +215,26 @@ void reference_combine(const void *params, reference_at at)
         for (uint32_t h = 0; h < p->n_heads; h++)
             combine_row(p, (uint64_t)seq.first_row * p->n_heads + h, (s * p->n_heads + h) * p->n_splits, at);
     }
+}
+
+void reference_prefill(const void *params, reference_at at)
+{
+    prefill(params, 0, 0, at);
+}
+
+void reference_decode(const void *params, reference_at at)
+{
+    decode(params, 0, 0, at);
+}
+
+void reference_prefill_paged(const void *params, reference_at at)
+{
+    const struct kern_cu_paged *p = params;
+    prefill(&p->attention, p->block_table, p->table_stride, at);
+}
+
+void reference_decode_paged(const void *params, reference_at at)
+{
+    const struct kern_cu_paged *p = params;
+    decode(&p->attention, p->block_table, p->table_stride, at);
 }

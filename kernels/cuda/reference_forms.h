@@ -19,6 +19,8 @@ void reference_argmax(const void *params, reference_at at);
 void reference_gather(const void *params, reference_at at);
 void reference_prefill(const void *params, reference_at at);
 void reference_decode(const void *params, reference_at at);
+void reference_prefill_paged(const void *params, reference_at at);
+void reference_decode_paged(const void *params, reference_at at);
 void reference_combine(const void *params, reference_at at);
 
 static inline uint64_t reference_bytes(uint32_t type)
@@ -65,13 +67,12 @@ static inline struct kern_cu_seq reference_seq(reference_at at, uint64_t seqs, u
     return *(const struct kern_cu_seq *)at(seqs + i * sizeof(struct kern_cu_seq));
 }
 
-/* Where K of a token and head is; V is kv_stride behind. */
-static inline uint64_t reference_row(const struct kern_cu_cache *cache, const struct kern_cu_seq *seq, uint32_t token,
-                                     uint32_t head)
+/* Where K of a token and head is, in the page at `page`; V is kv_stride behind. */
+static inline uint64_t reference_row(const struct kern_cu_cache *cache, const struct kern_cu_seq *seq, uint32_t page,
+                                     uint32_t token, uint32_t head)
 {
-    return seq->base + cache->group * seq->group_stride + cache->layer_offset +
-           token / cache->page_tokens * cache->page_stride + token % cache->page_tokens * cache->token_stride +
-           head * cache->head_stride;
+    return seq->base + cache->group * seq->group_stride + cache->layer_offset + page * cache->page_stride +
+           token % cache->page_tokens * cache->token_stride + head * cache->head_stride;
 }
 
 #endif

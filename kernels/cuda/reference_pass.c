@@ -98,7 +98,8 @@ void reference_append(const void *params, reference_at at)
         }
         for (uint32_t h = 0; h < cache->n_kv_heads; h++) {
             const uint64_t from = ((uint64_t)row * cache->n_kv_heads + h) * head_dim * sizeof(float);
-            const uint64_t to = reference_row(cache, &seq, position(&seq, row), h);
+            const uint32_t pos = position(&seq, row);
+            const uint64_t to = reference_row(cache, &seq, pos / cache->page_tokens, pos, h);
             append_head(to, cache->dtype, p->k + from, turn, p->rope_dims, head_dim, at);
             append_head(to + cache->kv_stride, cache->dtype, p->v + from, turn, 0, head_dim, at);
         }

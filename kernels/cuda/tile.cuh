@@ -60,7 +60,16 @@ template <typename T, int D, int M> struct attention {
     template <int N> DEVICE void score(float (&s)[M][N / 8][4], uint32_t q, uint32_t keys) const
     {
         const uint32_t lane = thread_index() % 32;
+        /* A lane's rows all have one turn, so one place in the row serves all; the next chunks are a XOR away. Matrices of
+         * q: rows 0-7, rows 8-15 of the first 8 dims, then of the next 8; of keys: keys 0-7 by the first 8 dims, by the
+         * next 8, then keys 8-15. */
+        const uint32_t q_row = lane % 16;
+        const uint32_t key_row = lane % 8 + lane / 16 * 8;
+        const uint32_t q_place = chunk_at<D>(q_row, lane / 16) - q_row * (D * 2);
+        const uint32_t key_place = chunk_at<D>(key_row, lane / 8 % 2) - key_row * (D * 2);
 
+        q += q_row * (D * 2);
+        keys += key_row * (D * 2);
         UNROLL
         for (int i = 0; i < M; i++) {
             UNROLL
@@ -71,12 +80,12 @@ template <typename T, int D, int M> struct attention {
         for (int d = 0; d < D / 16; d++) {
             uint32_t a[M][4];
             UNROLL
-            for (int i = 0; i < M; i++) /* matrices: rows 0-7, rows 8-15 of the first 8 dims, then of the others */
-                load_matrix(a[i], q + chunk_at<D>(i * 16 + lane % 16, 2 * d + lane / 16));
+            for (int i = 0; i < M; i++)
+                load_matrix(a[i], q + (q_place ^ d * 32) + i * 16 * (D * 2));
             UNROLL
-            for (int n = 0; n < N / 16; n++) { /* keys 0-7 by the first 8 dims, by the others, then keys 8-15 */
+            for (int n = 0; n < N / 16; n++) {
                 uint32_t b[4];
-                load_matrix(b, keys + chunk_at<D>(n * 16 + lane % 8 + lane / 16 * 8, 2 * d + lane / 8 % 2));
+                load_matrix(b, keys + (key_place ^ d * 32) + n * 16 * (D * 2));
                 UNROLL
                 for (int i = 0; i < M; i++) {
                     T::mma(s[i][2 * n], a[i], b[0], b[1]);
@@ -155,7 +164,10 @@ template <typename T, int D, int M> struct attention {
     template <int N> DEVICE void accumulate(const float (&s)[M][N / 8][4], uint32_t values)
     {
         const uint32_t lane = thread_index() % 32;
+        const uint32_t row = lane % 16; /* matrices: keys 0-7, keys 8-15 of 8 dims, then of the next 8 */
+        const uint32_t place = chunk_at<D>(row, lane / 16) - row * (D * 2);
 
+        values += row * (D * 2);
         UNROLL
         for (int n = 0; n < N / 16; n++) {
             uint32_t a[M][4]; /* c of two 8 keys is a of 16 */
@@ -167,9 +179,9 @@ template <typename T, int D, int M> struct attention {
                 a[i][3] = T::pair(s[i][2 * n + 1][2], s[i][2 * n + 1][3]);
             }
             UNROLL
-            for (int c = 0; c < D / 8; c += 2) { /* keys 0-7, keys 8-15 of 8 dims, then of the next 8 */
+            for (int c = 0; c < D / 8; c += 2) {
                 uint32_t b[4];
-                load_matrix_transposed(b, values + chunk_at<D>(n * 16 + lane % 16, c + lane / 16));
+                load_matrix_transposed(b, values + (place ^ c * 16) + n * 16 * (D * 2));
                 UNROLL
                 for (int i = 0; i < M; i++) {
                     T::mma(o[i][c], a[i], b[0], b[1]);

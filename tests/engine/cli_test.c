@@ -2,34 +2,15 @@
  *
  * The command as its users meet it: what it prints, its exit status, one line for each mistake. The path of kvmm-engine
  * is the first argument. */
-#include <fcntl.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "engine_support.h"
+#include "program.h"
 
 static const char *program;
-static char small_path[256], out_path[256], err_path[256], long_path[256], prompt_path[256];
-
-#define MAX_ARGS 40
-#define TEXT_MAX 65536
-
-struct result {
-    int status; /* exit status, or 1000 + signal */
-    char out[TEXT_MAX], err[TEXT_MAX];
-};
-
-static void read_file(const char *path, char *text)
-{
-    FILE *f = fopen(path, "re");
-    ck_assert_ptr_nonnull(f);
-    text[fread(text, 1, TEXT_MAX - 1, f)] = '\0';
-    (void)fclose(f);
-}
+static char small_path[256], long_path[256], prompt_path[256];
 
 static void write_file(const char *path, const void *data, size_t size)
 {
@@ -37,43 +18,14 @@ static void write_file(const char *path, const void *data, size_t size)
     ck_assert(f && fwrite(data, 1, size, f) == size && fclose(f) == 0);
 }
 
-/* Runs the program; args ends with NULL. stdout_path NULL: captured. */
 static void run_to(struct result *r, const char *const *args, const char *stdout_path)
 {
-    union {
-        const char *in[MAX_ARGS + 2];
-        char *out[MAX_ARGS + 2];
-    } argv = {{program}};
-    for (int i = 0; args[i]; i++) {
-        ck_assert_int_lt(i, MAX_ARGS);
-        argv.in[i + 1] = args[i];
-    }
-    posix_spawn_file_actions_t actions;
-    (void)posix_spawn_file_actions_init(&actions);
-    (void)posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
-    (void)posix_spawn_file_actions_addopen(&actions, 1, stdout_path ? stdout_path : out_path,
-                                           O_WRONLY | O_CREAT | O_TRUNC, 0600);
-    (void)posix_spawn_file_actions_addopen(&actions, 2, err_path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
-    pid_t pid;
-    ck_assert_int_eq(posix_spawn(&pid, program, &actions, NULL, argv.out, environ), 0);
-    (void)posix_spawn_file_actions_destroy(&actions);
-    int status;
-    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
-    r->status = WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
-    if (!stdout_path)
-        read_file(out_path, r->out);
-    read_file(err_path, r->err);
+    program_run(r, program, args, stdout_path);
 }
 
 static void run(struct result *r, const char *const *args)
 {
     run_to(r, args, NULL);
-}
-
-static bool one_line(const char *text)
-{
-    const char *end = strchr(text, '\n');
-    return end && end > text && end[1] == '\0';
 }
 
 /* ---- mistakes ------------------------------------------------------------------------------------------------ */
@@ -124,6 +76,9 @@ static const struct mistake {
     {{"generate", "-m", "MODEL", "-p", "x", "--temp", "-1"}, "temperature -1"},
     {{"generate", "-m", "MODEL", "-p", "x", "--top-p", "0"}, "top-p 0"},
     {{"generate", "-m", "MODEL", "-p", "x", "--seed", "0x12"}, "--seed \"0x12\""},
+    {{"generate", "-m", "MODEL", "-p", "x", "--device", "gpu"}, "\"gpu\" is not auto, host, cuda or cuda:N"},
+    {{"generate", "-m", "MODEL", "-p", "x", "--device", "cuda:-1"}, "\"cuda:-1\" is not"},
+    {{"generate", "-m", "MODEL", "-p", "x", "--device", "cuda:999"}, "cuda:999: "},
     {{"make-recall-model"}, "name the file"},
     {{"make-recall-model", "/nonexistent/dir/model.gguf"}, "/nonexistent/dir/model.gguf"},
     {{"make-recall-model", "a", "b"}, "\"b\""},
@@ -346,8 +301,6 @@ static void write_files(void)
     struct small_model m;
     small_model_init(&m);
     (void)snprintf(small_path, sizeof small_path, "%s", test_path("small.gguf"));
-    (void)snprintf(out_path, sizeof out_path, "%s", test_path("stdout"));
-    (void)snprintf(err_path, sizeof err_path, "%s", test_path("stderr"));
     (void)snprintf(long_path, sizeof long_path, "%s", test_path("long.txt"));
     small_model_write(&m, small_path);
     write_file(long_path, text, sizeof text);

@@ -27,7 +27,7 @@ static void open_model(void)
 /* Page-major, f16. */
 static struct kvmm_layout layout_at(uint64_t base)
 {
-    struct kvmm_layout l = {.base = (void *)(uintptr_t)base, .elem_bytes = 2, .page_tokens = 16, .n_groups = 1};
+    struct kvmm_layout l = {.base = cuda_test_pointer(base), .elem_bytes = 2, .page_tokens = 16, .n_groups = 1};
     l.layers_per_group = model->n_layers;
     l.token_stride = model->head_dim * l.elem_bytes;
     l.head_stride = 16 * l.token_stride;
@@ -38,6 +38,7 @@ static struct kvmm_layout layout_at(uint64_t base)
     return l;
 }
 
+// NOLINTNEXTLINE(readability-non-const-parameter): logits are written by the forward
 static int run_pass(struct forward *f, const uint64_t *ranges, uint32_t first, uint32_t n, float *logits)
 {
     static const engine_token tokens[PROMPT] = {1, 40, 41, 42, 43, 44, 45, 46, 47, 48};

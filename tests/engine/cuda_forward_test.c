@@ -108,7 +108,7 @@ static uint32_t fill_items(struct twins *t, const uint32_t *n, bool on_gpu, bool
             continue;
         items[n_items] = (struct forward_item){
             .layout = t->layout, .tokens = s->tokens + s->length, .n_tokens = n[i], .first_pos = s->length};
-        items[n_items].layout.base = on_gpu ? (void *)(uintptr_t)s->device : s->host;
+        items[n_items].layout.base = on_gpu ? cuda_test_pointer(s->device) : s->host;
         if (logits)
             items[n_items].logits = on_gpu ? s->got : s->want;
         n_items++;

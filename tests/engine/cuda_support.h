@@ -26,6 +26,12 @@ uint64_t cuda_test_alloc(size_t bytes);
 void cuda_test_free(uint64_t at);
 void *cuda_test_copy_out(uint64_t at, size_t bytes);
 
+/* A device address as kvmm_layout.base has it. */
+static inline void *cuda_test_pointer(uint64_t at)
+{
+    return (void *)(uintptr_t)at; // NOLINT(performance-no-int-to-ptr)
+}
+
 /* Nothing was violated, and no more is held than before. */
 struct simcuda_usage cuda_test_usage(void);
 void cuda_test_nothing_left(const struct simcuda_usage *before, const char *what);

@@ -7,9 +7,10 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <memory>
 
-#include "tests/kernels/cuda_shapes.h"
+#include "tests/kernels/cuda_shapes.hpp"
 #include "tests/support/scale.h"
 
 static const uint32_t PAGES[] = {16, 16, 1, 7, 64};
@@ -132,6 +133,77 @@ START_TEST(generic_agrees_with_the_formula)
 }
 END_TEST
 
+/* Moves each sequence's pages to places of their own in a pool, in some order, and points the sequences there. */
+class paged_copy
+{
+  public:
+    paged_copy(const problem &p, const shape &s, random_numbers &random)
+    {
+        const struct kern_cu_cache &c = p.params.cache;
+        auto *seqs = reinterpret_cast<struct kern_cu_seq *>(p.params.seqs);
+        uint32_t n_pages = 0;
+
+        params = {};
+        params.attention = p.params;
+        for (const sequence_shape &seq : s.seqs)
+            params.table_stride =
+                std::max(params.table_stride, (seq.first_pos + seq.n_queries - 1) / c.page_tokens + 1);
+        n_pages = params.table_stride * p.params.n_seqs;
+        std::vector<uint32_t> order(n_pages);
+        for (uint32_t i = 0; i < n_pages; i++) {
+            order[i] = i;
+            std::swap(order[i], order[random.below(i + 1)]);
+        }
+        table = order;
+        pool.assign(n_pages * c.page_stride / 16 + 1, {{0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff}});
+        for (uint32_t i = 0; i < p.params.n_seqs; i++) {
+            const uint64_t from = seqs[i].base + c.group * seqs[i].group_stride;
+            const uint64_t base = reinterpret_cast<uint64_t>(pool.data());
+            for (uint32_t t = 0; t < seqs[i].first_pos + seqs[i].n_queries; t++)
+                for (uint32_t kv = 0; kv < 2; kv++)
+                    for (uint32_t h = 0; h < c.n_kv_heads; h++)
+                        memcpy(reinterpret_cast<void *>(base + row_offset(c, kv, t % c.page_tokens, h) +
+                                                        order[i * params.table_stride + t / c.page_tokens] *
+                                                            c.page_stride),
+                               reinterpret_cast<const void *>(from + row_offset(c, kv, t, h)), c.head_dim * 2);
+            seqs[i].base = base - c.group * seqs[i].group_stride;
+        }
+        params.block_table = reinterpret_cast<uint64_t>(table.data());
+    }
+
+    struct kern_cu_paged params;
+
+  private:
+    struct alignas(16) unit {
+        uint32_t words[4];
+    };
+    std::vector<unit> pool;
+    std::vector<uint32_t> table;
+};
+
+START_TEST(attention_through_a_block_table)
+{
+    random_numbers random(seed_of(400 + _i));
+
+    for (long i = 0; i < scaled(6); i++) {
+        const bool decode = _i % 2 == 1;
+        const shape s = draw(random, _i / 2 == 0 ? 2 : 6, decode);
+        problem p(s, random, 3);
+        paged_copy paged(p, s, random);
+        struct kern_cuda *k = open_kernels();
+        for (bool plain_c : {false, true}) {
+            device.plain_c = plain_c;
+            p.poison_output();
+            ck_assert_int_eq(decode ? kern_cuda_decode_paged(k, nullptr, &paged.params)
+                                    : kern_cuda_prefill_paged(k, nullptr, &paged.params, p.max_queries),
+                             CUDA_SUCCESS);
+            check(device.launched.front().c_str(), p, s);
+        }
+        kern_cuda_close(&k);
+    }
+}
+END_TEST
+
 /* A sequence of many pages in many splits, most of them at work. */
 START_TEST(decode_of_a_long_sequence)
 {
@@ -158,6 +230,7 @@ int main()
     tcase_add_loop_test(tc, prefill_agrees_with_the_formula, 0, 8);
     tcase_add_loop_test(tc, decode_agrees_with_the_formula, 0, 8);
     tcase_add_loop_test(tc, generic_agrees_with_the_formula, 0, 2);
+    tcase_add_loop_test(tc, attention_through_a_block_table, 0, 4);
     tcase_add_test(tc, decode_of_a_long_sequence);
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);

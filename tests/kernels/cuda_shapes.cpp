@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "tests/kernels/cuda_shapes.h"
+#include "tests/kernels/cuda_shapes.hpp"
 
 #include <sys/mman.h>
 
@@ -24,13 +24,13 @@ static uint32_t type_bytes(uint32_t type)
     return type == KERN_F32 ? 4 : 2;
 }
 
-static void store_element(void *to, uint32_t type, float x)
+void store_element(void *to, uint32_t type, float x)
 {
     const uint16_t half = type == KERN_F16 ? kern_f16_of_f32(x) : kern_bf16_of_f32(x);
     memcpy(to, type == KERN_F32 ? static_cast<const void *>(&x) : &half, type_bytes(type));
 }
 
-static float load_element(const void *from, uint32_t type)
+float load_element(const void *from, uint32_t type)
 {
     float x;
     uint16_t half;
@@ -80,7 +80,7 @@ std::string shape::text() const
     return text;
 }
 
-static struct kern_cu_cache cache_of(const shape &s)
+struct kern_cu_cache cache_of(const shape &s)
 {
     const uint64_t odd = s.layout == layout::ODD ? type_bytes(s.dtype) : 0;
     const uint64_t row = s.head_dim * type_bytes(s.dtype) + odd;
@@ -109,7 +109,7 @@ static struct kern_cu_cache cache_of(const shape &s)
     return c;
 }
 
-static uint64_t row_offset(const struct kern_cu_cache &c, uint32_t kv, uint32_t token, uint32_t head)
+uint64_t row_offset(const struct kern_cu_cache &c, uint32_t kv, uint32_t token, uint32_t head)
 {
     return c.layer_offset + kv * c.kv_stride + token / c.page_tokens * c.page_stride +
            token % c.page_tokens * c.token_stride + head * c.head_stride;

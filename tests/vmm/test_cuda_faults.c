@@ -102,6 +102,7 @@ static struct kvmm_config fault_config(void)
     struct kvmm_config cfg = small_config(14, 6, "/tmp");
     cfg.swap_backend = "threads";
     cfg.n_threads = 1;
+    cfg.readable_tail = cfg.map_ahead_tokens == 0; /* its calls too */
     return cfg;
 }
 
@@ -171,12 +172,10 @@ START_TEST(every_driver_call_fails_once)
     uint64_t most = (uint64_t)scaled(40);
     uint64_t stride = total > most ? total / most : 1; /* calls that are made all the time are sampled */
     for (uint64_t nth = 1; nth <= total; nth += stride) {
-        for (size_t r = 0; r < 2; r++) {
-            ck_assert_int_eq(sim.fail(name, nth, results[r]), CUDA_SUCCESS);
-            scenario(&cfg);
-            sim.fail_clear();
-            check_rest(&before, fds, name, nth);
-        }
+        ck_assert_int_eq(sim.fail(name, nth, results[nth / stride % 2]), CUDA_SUCCESS);
+        scenario(&cfg);
+        sim.fail_clear();
+        check_rest(&before, fds, name, nth);
     }
 }
 END_TEST

@@ -103,9 +103,18 @@ static struct vmm_device *wrap_lying(struct vmm_device *lower, void *arg)
     struct lying *lying = calloc(1, sizeof *lying);
     lying->base = *lower;
     lying->lower = lower;
-    lying->ops = (struct vmm_device_ops){
-        l_reserve, l_unreserve, l_frame_create,    l_frame_release,     l_map,          l_unmap,        NULL,   NULL,
-        NULL,      l_copy,      l_memory_register, l_memory_unregister, l_fence_record, l_fence_passed, l_close};
+    lying->ops = (struct vmm_device_ops){.reserve = l_reserve,
+                                         .unreserve = l_unreserve,
+                                         .frame_create = l_frame_create,
+                                         .frame_release = l_frame_release,
+                                         .map = l_map,
+                                         .unmap = l_unmap,
+                                         .copy = l_copy,
+                                         .memory_register = l_memory_register,
+                                         .memory_unregister = l_memory_unregister,
+                                         .fence_record = l_fence_record,
+                                         .fence_passed = l_fence_passed,
+                                         .close = l_close};
     lying->base.ops = &lying->ops;
     return &lying->base;
 }

@@ -65,6 +65,12 @@ static int f_map(struct vmm_device *dev, void *base, const uint32_t *frames, siz
         return vmm_fail(KVMM_ERR_NO_ADDRESS_SPACE, "injected");
     return LOWER(dev)->ops->map(LOWER(dev), base, frames, n);
 }
+static int f_map_zeros(struct vmm_device *dev, void *base)
+{
+    if (due(&device_countdown))
+        return vmm_fail(KVMM_ERR_NO_ADDRESS_SPACE, "injected");
+    return LOWER(dev)->ops->map_zeros(LOWER(dev), base);
+}
 static int f_unmap(struct vmm_device *dev, void *base, size_t n)
 {
     if (due(&device_countdown))
@@ -121,6 +127,7 @@ static struct vmm_device *wrap(struct vmm_device *lower, void *arg)
                                   .frame_create = f_frame_create,
                                   .frame_release = f_frame_release,
                                   .map = f_map,
+                                  .map_zeros = f_map_zeros,
                                   .unmap = f_unmap,
                                   .view_get = copies ? NULL : f_view_get,
                                   .view_put = copies ? NULL : f_view_put,
@@ -170,6 +177,7 @@ int __wrap_pthread_create(pthread_t *t, const pthread_attr_t *a, void *(*run)(vo
 /* ---- the scenario ---- */
 
 static int n_failures;
+static bool readable_tail; /* of the scenario */
 
 /* A call that may fail once because of the fault, and must then succeed. */
 #define TWICE(call)                                                                                                    \
@@ -222,6 +230,7 @@ static void sweep(_Atomic long *countdown, const struct vmm_open_options *option
     struct kvmm_config cfg = small_config(14, 6, "/tmp");
     cfg.swap_backend = "threads";
     cfg.n_threads = 1;
+    cfg.readable_tail = readable_tail;
     settle_threads();
     int fds = entries_in("/proc/self/fd"), threads = entries_in("/proc/self/task"), maps = memfds();
     int swept = 0;
@@ -245,6 +254,15 @@ START_TEST(every_device_call_fails_once)
 {
     struct vmm_open_options options = {.wrap_device = wrap};
     sweep(&device_countdown, &options, 30);
+}
+END_TEST
+
+START_TEST(every_device_call_fails_once_with_a_readable_tail)
+{
+    struct vmm_open_options options = {.wrap_device = wrap};
+    readable_tail = true;
+    sweep(&device_countdown, &options, 40);
+    readable_tail = false;
 }
 END_TEST
 
@@ -301,7 +319,11 @@ END_TEST
 
 int main(void)
 {
-    const TTest *tests[] = {every_device_call_fails_once, every_allocation_fails_once, every_thread_creation_fails_once,
-                            a_device_with_less_memory_than_promised, NULL};
+    const TTest *tests[] = {every_device_call_fails_once,
+                            every_device_call_fails_once_with_a_readable_tail,
+                            every_allocation_fails_once,
+                            every_thread_creation_fails_once,
+                            a_device_with_less_memory_than_promised,
+                            NULL};
     return run_suite("faults", tests);
 }

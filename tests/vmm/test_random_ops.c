@@ -207,12 +207,14 @@ struct variant {
     const char *name, *backend, *policy;
     enum kvmm_layout_kind layout;
     bool may_lose;
+    bool readable_tail;
 };
 
 static const struct variant variants[] = {
     {.name = "no faults, io_uring", .backend = "auto", .policy = "lru", .host_frames = 12},
     {.name = "no host tier, threads", .layout = KVMM_TOKEN_MAJOR, .backend = "threads", .policy = "clock"},
-    {.name = "groups of layers, delays",
+    {.name = "groups of layers, delays, readable tail",
+     .readable_tail = true,
      .layout = KVMM_LAYER_MAJOR,
      .backend = "auto",
      .policy = "clock",
@@ -265,6 +267,7 @@ START_TEST(random_operations)
     kvmm_config_init(&cfg);
     cfg.device = test_device();
     cfg.map_ahead_tokens = test_map_ahead();
+    cfg.readable_tail = v->readable_tail;
     cfg.geometry = w->geometry;
     cfg.frame_bytes = 64 * 1024;
     cfg.device_memory = 13 * cfg.frame_bytes;

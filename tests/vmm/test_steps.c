@@ -293,6 +293,72 @@ START_TEST(addresses_behind_the_tail_and_of_spilled_frames_fault)
 }
 END_TEST
 
+static sigjmp_buf write_landing;
+
+static void on_write_fault(int signal)
+{
+    siglongjmp(write_landing, 1);
+}
+
+static bool writable(volatile char *at)
+{
+    struct sigaction action = {.sa_handler = on_write_fault}, old;
+    sigaction(SIGSEGV, &action, &old);
+    bool can = sigsetjmp(write_landing, 1) == 0;
+    if (can)
+        *at = 1;
+    sigaction(SIGSEGV, &old, NULL);
+    return can;
+}
+
+/* In every group, wherever the sequence ends, and gone when it is gone. */
+static void check_readable_tail(enum kvmm_layout_kind layout)
+{
+    struct sigaction action = {.sa_handler = on_fault}, old;
+    sigaction(SIGSEGV, &action, &old);
+    struct kvmm_config cfg = small_config(16, 8, "/tmp");
+    cfg.readable_tail = true;
+    cfg.geometry.layout = layout;
+    cfg.geometry.layers_per_group = 2;
+    kvmm *mm = NULL;
+    ck_assert_msg(kvmm_open(&cfg, &mm) == KVMM_OK, "%s", kvmm_errmsg());
+    kvmm_seq *a = make_seq(mm, 64), *b = make_seq(mm, 128);
+    struct kvmm_layout l;
+    kvmm_seq_layout(a, &l);
+    static const uint32_t lengths[] = {16, 30, 48, 33, 17, 64};
+    for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+        if (lengths[i] < kvmm_seq_length(a))
+            ck_assert_int_eq(kvmm_seq_truncate(a, lengths[i]), KVMM_OK);
+        ck_assert_msg(grow(mm, a, lengths[i], 1) == KVMM_OK, "%s", kvmm_errmsg());
+        size_t end = (size_t)a->live * FRAME;
+        for (uint32_t g = 0; g < l.n_groups && a->live < a->group_frames; g++) {
+            char *tail = cpu_at((char *)l.base + g * l.group_stride + end);
+            for (size_t at = 0; at < FRAME; at += 512)
+                ck_assert(readable(tail + at) && tail[at] == 0);
+            ck_assert(!writable(tail) && !writable(tail + FRAME - 1));
+            if (a->live + 1 < a->group_frames)
+                ck_assert(!readable(cpu_at((char *)l.base + g * l.group_stride + end + FRAME)));
+        }
+        ck_assert_int_eq(grow(mm, b, 16 * ((uint32_t)i + 1), 2), KVMM_OK); /* takes frames from a */
+        ck_assert_int_eq(grow(mm, a, lengths[i], 1), KVMM_OK);
+    }
+    ck_assert_int_eq(kvmm_seq_destroy(&a), KVMM_OK);
+    ck_assert_int_eq(kvmm_close(&mm), KVMM_OK);
+    sigaction(SIGSEGV, &old, NULL);
+}
+
+START_TEST(a_readable_tail_is_zeros_that_nobody_can_write)
+{
+    check_readable_tail(KVMM_PAGE_MAJOR);
+}
+END_TEST
+
+START_TEST(every_group_of_layers_has_a_readable_tail)
+{
+    check_readable_tail(KVMM_LAYER_MAJOR);
+}
+END_TEST
+
 static uint64_t fake_now(void *user)
 {
     return *(uint64_t *)user += 1000;
@@ -340,6 +406,8 @@ int main(void)
                             pinned_sequences_stay,
                             an_unchanged_conversation_leaves_without_a_write,
                             addresses_behind_the_tail_and_of_spilled_frames_fault,
+                            a_readable_tail_is_zeros_that_nobody_can_write,
+                            every_group_of_layers_has_a_readable_tail,
                             a_fake_clock_measures_the_waits,
                             names_of_statuses,
                             NULL};

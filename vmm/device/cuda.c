@@ -36,9 +36,10 @@ struct cuda_device {
     size_t granularity;
     CUmemAllocationProp prop;
     CUmemAccessDesc access;
-    CUdeviceptr window;                    /* max_frames frames */
-    CUmemGenericAllocationHandle *handles; /* [max_frames], of the frames that are made */
+    CUdeviceptr window;                    /* max_frames frames, and one for the zeros */
+    CUmemGenericAllocationHandle *handles; /* of the frames that are made */
     struct cuda_lane *out, *in;
+    bool has_zeros; /* frame max_frames is made, and reads as zero; under the manager's lock */
     atomic_bool lost;
 
     pthread_mutex_t lock; /* what follows */
@@ -144,6 +145,11 @@ static void cuda_unreserve(struct vmm_device *dev, void *base, size_t bytes)
 
 /* ---- frames ---- */
 
+static size_t window_bytes(const struct cuda_device *cuda)
+{
+    return ((size_t)cuda->base.max_frames + 1) * cuda->base.frame_bytes;
+}
+
 static CUdeviceptr place_of(const struct cuda_device *cuda, uint32_t frame)
 {
     return cuda->window + (CUdeviceptr)frame * cuda->base.frame_bytes;
@@ -200,6 +206,12 @@ err_release:
     return status;
 }
 
+static void unmake(struct cuda_device *cuda, uint32_t id)
+{
+    (void)TWICE(cuda->cu->MemUnmap(place_of(cuda, id), cuda->base.frame_bytes));
+    (void)TWICE(cuda->cu->MemRelease(cuda->handles[id]));
+}
+
 static int cuda_frame_create(struct vmm_device *dev, uint32_t *frame)
 {
     struct cuda_device *cuda = cuda_of(dev);
@@ -222,8 +234,7 @@ static void cuda_frame_release(struct vmm_device *dev, uint32_t frame)
 {
     struct cuda_device *cuda = cuda_of(dev);
     if (insist(cuda)) {
-        (void)TWICE(cuda->cu->MemUnmap(place_of(cuda, frame), dev->frame_bytes));
-        (void)TWICE(cuda->cu->MemRelease(cuda->handles[frame]));
+        unmake(cuda, frame);
         leave(cuda);
     }
     give_number(cuda, frame);
@@ -260,6 +271,62 @@ static int cuda_map(struct vmm_device *dev, void *at, const uint32_t *frames, si
         char what[64];
         snprintf(what, sizeof what, "%zu frames can't be mapped: %s", n, call);
         status = fail(cuda, rc, undone && !is_sticky(rc) ? KVMM_ERR_NO_ADDRESS_SPACE : KVMM_ERR_DEVICE, what);
+    }
+    leave(cuda);
+    return status;
+}
+
+/* Makes the frame of zeros: once, for the first sequence that wants it. */
+static int make_zeros(struct cuda_device *cuda)
+{
+    const struct cuda_driver *cu = cuda->cu;
+    uint32_t id = cuda->base.max_frames;
+    CUstream stream;
+    int status = make(cuda, id);
+    if (status)
+        return status;
+    const char *call = "cuStreamCreateWithPriority";
+    CUresult rc = cu->StreamCreateWithPriority(&stream, CU_STREAM_NON_BLOCKING, 0);
+    if (rc == CUDA_SUCCESS) {
+        call = "cuMemsetD8Async";
+        rc = cu->MemsetD8Async(place_of(cuda, id), 0, cuda->base.frame_bytes, stream);
+        if (rc == CUDA_SUCCESS) {
+            call = "cuStreamSynchronize";
+            rc = cu->StreamSynchronize(stream);
+        }
+        if (rc != CUDA_SUCCESS)
+            (void)cu->StreamSynchronize(stream);
+        (void)TWICE(cu->StreamDestroy(stream));
+    }
+    cuda->has_zeros = rc == CUDA_SUCCESS;
+    if (rc == CUDA_SUCCESS)
+        return KVMM_OK;
+    status = fail(cuda, rc, KVMM_ERR_DEVICE, call);
+    unmake(cuda, id);
+    return status;
+}
+
+static int cuda_map_zeros(struct vmm_device *dev, void *at)
+{
+    struct cuda_device *cuda = cuda_of(dev);
+    int status = enter(cuda);
+    if (status)
+        return status;
+    if (!cuda->has_zeros)
+        status = make_zeros(cuda);
+    if (status == KVMM_OK) {
+        CUmemAccessDesc reading = {cuda->prop.location, CU_MEM_ACCESS_FLAGS_PROT_READ};
+        CUdeviceptr base = (uintptr_t)at;
+        CUresult rc = cuda->cu->MemMap(base, dev->frame_bytes, 0, cuda->handles[dev->max_frames], 0);
+        bool mapped = rc == CUDA_SUCCESS;
+        if (mapped)
+            rc = cuda->cu->MemSetAccess(base, dev->frame_bytes, &reading, 1);
+        if (rc != CUDA_SUCCESS) {
+            bool undone = !mapped || TWICE(cuda->cu->MemUnmap(base, dev->frame_bytes));
+            status = fail(cuda, rc, undone && !is_sticky(rc) ? KVMM_ERR_NO_ADDRESS_SPACE : KVMM_ERR_DEVICE,
+                          mapped ? "a frame of zeros can't be mapped: cuMemSetAccess"
+                                 : "a frame of zeros can't be mapped: cuMemMap");
+        }
     }
     leave(cuda);
     return status;
@@ -407,8 +474,10 @@ static void cuda_close(struct vmm_device *dev)
         (void)TWICE(cuda->cu->EventDestroy(fence->event));
         free(fence);
     }
+    if (cuda->has_zeros)
+        unmake(cuda, dev->max_frames);
     if (cuda->window)
-        unreserve(cuda, cuda->window, (size_t)dev->max_frames * dev->frame_bytes);
+        unreserve(cuda, cuda->window, window_bytes(cuda));
     if (in)
         leave(cuda);
     if (cuda->context)
@@ -425,6 +494,7 @@ static const struct vmm_device_ops cuda_ops = {
     .frame_create = cuda_frame_create,
     .frame_release = cuda_frame_release,
     .map = cuda_map,
+    .map_zeros = cuda_map_zeros,
     .unmap = cuda_unmap,
     .copy = cuda_copy,
     .memory_register = cuda_memory_register,
@@ -485,12 +555,12 @@ static int set_up(struct cuda_device *cuda, size_t frame_bytes, const struct vmm
     int rc = choose_sizes(cuda, frame_bytes, budget);
     if (rc)
         return rc;
-    cuda->handles = calloc(cuda->base.max_frames, sizeof *cuda->handles);
+    cuda->handles = calloc((size_t)cuda->base.max_frames + 1, sizeof *cuda->handles);
     cuda->released = calloc(cuda->base.max_frames, sizeof *cuda->released);
     if (!cuda->handles || !cuda->released)
         return vmm_fail(KVMM_ERR_NO_HOST_MEMORY, "no memory for the table of %u frames", cuda->base.max_frames);
     CUdeviceptr window;
-    rc = reserve(cuda, (size_t)cuda->base.max_frames * cuda->base.frame_bytes, &window);
+    rc = reserve(cuda, window_bytes(cuda), &window);
     if (rc)
         return rc;
     cuda->window = window;

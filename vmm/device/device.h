@@ -60,6 +60,9 @@ struct vmm_device_ops {
      * aligned, and nothing is mapped there. All or none: on failure nothing is mapped, except with DEVICE: then the
      * frames must not be used again. */
     int (*map)(struct vmm_device *dev, void *base, const uint32_t *frames, size_t n);
+    /* Maps one frame of zeros at base, readable only: the same memory wherever it is mapped. Precondition and errors as map;
+     * unmap takes it away. NULL where a device has none. */
+    int (*map_zeros)(struct vmm_device *dev, void *base);
     /* Unmaps n frames that are mapped at base. Precondition: no kernel that could touch them runs or is queued. The
      * addresses stay reserved and are not readable. On failure nothing changed: NO_ADDRESS_SPACE where the kernel has no
      * room for it now, DEVICE if the device refuses. */

@@ -160,6 +160,16 @@ static int host_map(struct vmm_device *dev, void *base, const uint32_t *frames, 
     return KVMM_OK;
 }
 
+/* The kernel's own page of zeros: no memory at all. */
+static int host_map_zeros(struct vmm_device *dev, void *base)
+{
+    if (mmap(base, dev->frame_bytes, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) !=
+        MAP_FAILED)
+        return KVMM_OK;
+    return vmm_fail(KVMM_ERR_NO_ADDRESS_SPACE, "a frame of zeros can't be mapped: %s%s", strerror(errno),
+                    errno == ENOMEM ? " (see vm.max_map_count)" : "");
+}
+
 static void *host_view_get(struct vmm_device *dev, uint32_t frame)
 {
     return window_of(host_of(dev), frame);
@@ -206,6 +216,7 @@ static const struct vmm_device_ops host_ops = {
     .frame_create = host_frame_create,
     .frame_release = host_frame_release,
     .map = host_map,
+    .map_zeros = host_map_zeros,
     .unmap = host_unmap,
     .view_get = host_view_get,
     .view_put = host_view_put,

@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "tests/kernels/cuda_emulation/emulation.h"
+#include "tests/kernels/cuda_emulation/emulation.hpp"
 
 #define KERNEL(threads, blocks) extern "C" void
 #define DEVICE                  inline

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Blocks, their threads, and what these wait for. */
-#include "tests/kernels/cuda_emulation/emulation.h"
+#include "tests/kernels/cuda_emulation/emulation.hpp"
 
 #include <sys/mman.h>
 
@@ -9,7 +9,7 @@
 #include <cstring>
 #include <vector>
 
-#include "tests/kernels/cuda_emulation/fiber.h"
+#include "tests/kernels/cuda_emulation/fiber.hpp"
 
 namespace emulation
 {
@@ -164,7 +164,6 @@ void copy_wait(unsigned n)
 
 static void thread_main()
 {
-    fiber_entered();
     current->kernel();
     threads[now.thread].state = state::FINISHED;
     suspend();

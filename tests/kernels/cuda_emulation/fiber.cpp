@@ -1,16 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "tests/kernels/cuda_emulation/fiber.h"
+#include "tests/kernels/cuda_emulation/fiber.hpp"
 
 #include <cstdint>
 
-#ifdef __SANITIZE_ADDRESS__
-#include <sanitizer/common_interface_defs.h>
-#endif
-
 namespace emulation
 {
-
-static fiber *left; /* the fiber that the last switch left */
 
 #ifdef __x86_64__
 extern "C" void emulation_switch(void **save, void *go);
@@ -40,9 +34,6 @@ emulation_switch:
 
 void fiber::start(void *stack, size_t bytes, void (*entry)())
 {
-    bottom = stack;
-    size = bytes;
-    fake_stack = nullptr;
 #ifdef __x86_64__
     /* entry() must find the stack as behind a call: 8 bytes off a multiple of 16. */
     uintptr_t *top = reinterpret_cast<uintptr_t *>(static_cast<char *>(stack) + bytes) - 2;
@@ -59,33 +50,13 @@ void fiber::start(void *stack, size_t bytes, void (*entry)())
 #endif
 }
 
-/* After a switch, on the new stack; `fake` is what was saved when this one was left. */
-static void arrived(void *fake, const void **bottom, size_t *size)
-{
-#ifdef __SANITIZE_ADDRESS__
-    __sanitizer_finish_switch_fiber(fake, bottom, size);
-#else
-    (void)fake, (void)bottom, (void)size;
-#endif
-}
-
-void fiber_entered()
-{
-    arrived(nullptr, &left->bottom, &left->size);
-}
-
 void fiber::resume(fiber &from)
 {
-    left = &from;
-#ifdef __SANITIZE_ADDRESS__
-    __sanitizer_start_switch_fiber(&from.fake_stack, bottom, size);
-#endif
 #ifdef __x86_64__
     emulation_switch(&from.stack_pointer, stack_pointer);
 #else
     swapcontext(&from.context, &context);
 #endif
-    arrived(from.fake_stack, &left->bottom, &left->size);
 }
 
 } // namespace emulation

@@ -181,6 +181,11 @@ struct kvmm_config {
      * CUDA device, none on the host device. */
     uint32_t map_ahead_tokens;
 
+    /* true: the frame behind a sequence's last one reads as zero, for kernels that read past the last token inside their
+     * tile; a write there faults. Then nothing is mapped ahead, and a step in which a sequence grows by a frame waits for
+     * its earlier kernels. false (default): nothing behind the last frame is readable. */
+    bool readable_tail;
+
     uint32_t n_threads;     /* threads for copies and checksums, 1 … 64; default 2 */
     uint64_t checksum_seed; /* 0 (default): random */
 

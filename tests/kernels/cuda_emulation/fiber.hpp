@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Stacks that take turns on one thread: a kernel's threads. On x86-64 a switch saves the registers that a call preserves,
- * which is a hundred times faster than swapcontext() and its system calls; elsewhere it is swapcontext(). */
+ * which is a hundred times faster than swapcontext() and its system calls; elsewhere it is swapcontext(). Code that runs on
+ * them is compiled without sanitizers, which would have to be told of each switch. */
 #ifndef TESTS_CUDA_EMULATION_FIBER_H
 #define TESTS_CUDA_EMULATION_FIBER_H
 
@@ -29,14 +30,7 @@ class fiber
 #else
     ucontext_t context;
 #endif
-    const void *bottom = nullptr; /* for the address sanitizer */
-    size_t size = 0;
-    void *fake_stack = nullptr;
-    friend void fiber_entered();
 };
-
-/* The first thing that entry() calls. */
-void fiber_entered();
 
 } // namespace emulation
 

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "tests/kernels/cuda_emulation/kernels.h"
+#include "tests/kernels/cuda_emulation/kernels.hpp"
 
 enum class layout { PAGE_MAJOR, TOKEN_MAJOR, LAYER_MAJOR, ODD /* rows at odd multiples of the element */ };
 
@@ -43,6 +43,13 @@ class random_numbers
   private:
     uint64_t state;
 };
+
+/* The strides of a shape's cache, and where a row is from the sequence's base on, but for its group. */
+struct kern_cu_cache cache_of(const shape &s);
+uint64_t row_offset(const struct kern_cu_cache &cache, uint32_t kv, uint32_t token, uint32_t head);
+
+void store_element(void *to, uint32_t type, float x);
+float load_element(const void *from, uint32_t type);
 
 /* A sequence's K and V of one layer of three. Behind the last row an unreadable page starts; what is no row is NaN. */
 class cache_memory
