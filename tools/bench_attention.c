@@ -14,9 +14,7 @@
 
 #include "kernels/attention.h"
 #include "tools/bench.h"
-#ifdef TOOLS_HAVE_BENCH_CUDA
 #include "tools/bench_attention_cuda.h"
-#endif
 #include "tools/bench_peaks.h"
 #include "tools/bench_spread.h"
 #include "tools/command.h"
@@ -50,9 +48,7 @@ static const char *const yardstick_names[] = {"read bandwidth", "peak arithmetic
 struct options {
     uint64_t n_rounds, n_threads;
     bool json;
-#ifdef TOOLS_HAVE_BENCH_CUDA
     struct attention_cuda_options cuda;
-#endif
 };
 
 /* One line of the result. */
@@ -328,7 +324,6 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 {
     struct options *options = state->input;
     switch (key) {
-#ifdef TOOLS_HAVE_BENCH_CUDA
     case ARGP_KEY_INIT:
         state->child_inputs[0] = &options->cuda;
         return 0;
@@ -338,7 +333,6 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         if (options->n_threads && options->cuda.on_cuda)
             return command_complain(state, "--threads is for the CPU, not for --device cuda:N");
         return 0;
-#endif
     case KEY_JSON:
         options->json = true;
         return 0;
@@ -355,16 +349,12 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     }
 }
 
-#ifdef TOOLS_HAVE_BENCH_CUDA
 static const struct argp_child children[] = {{.argp = &attention_cuda_argp}, {0}};
-#endif
 
 static const struct argp parser = {
     .options = option_list,
     .parser = parse_option,
-#ifdef TOOLS_HAVE_BENCH_CUDA
     .children = children,
-#endif
     .doc = "Measure attention: decode as a ratio of the bandwidth of memory, prefill as a ratio of the peak "
            "arithmetic, both measured in the same run, for each cache layout. On the CPU that is read bandwidth and "
            "f32; on a GPU the bandwidth of a copy, read and written, and dense matrix products by cuBLAS.",
@@ -373,18 +363,14 @@ static const struct argp parser = {
 int bench_attention(int argc, char **argv)
 {
     struct options options = {.n_rounds = 7};
-#ifdef TOOLS_HAVE_BENCH_CUDA
     options.cuda = attention_cuda_defaults();
-#endif
     if (!command_parse(&parser, argc, argv, 0, &options))
         return COMMAND_BAD_USAGE;
-#ifdef TOOLS_HAVE_BENCH_CUDA
     if (options.cuda.on_cuda) {
         options.cuda.n_rounds = (uint32_t)options.n_rounds;
         options.cuda.json = options.json;
         return bench_attention_cuda(&options.cuda);
     }
-#endif
     struct bench *bench = calloc(1, sizeof(*bench));
     if (!bench) {
         fprintf(stderr, NAME ": out of memory\n");

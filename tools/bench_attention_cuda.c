@@ -21,6 +21,7 @@ static const char *const shape_names[] = {"llama-3-8b", "qwen2.5-7b"};
 static const char *const type_names[] = {[KERN_F16] = "f16", [KERN_BF16] = "bf16"};
 static const char *const layout_names[] = {"page-major", "token-major", "layer-major"};
 enum { N_SHAPES = 2, N_TYPES = 2, N_LAYOUTS = 3 };
+enum { GROWTH_BATCH = 16, GROWTH_CONTEXT = 8192 };
 
 struct attention_cuda_options attention_cuda_defaults(void)
 {
@@ -61,22 +62,50 @@ static void add_rows(struct attention_cuda *bench, struct attention_row row)
     }
 }
 
+/* Growth: the size that the targets are set for, or what comes nearest among those asked for. */
+static uint32_t growth_size(const struct attention_sizes *sizes, uint32_t wanted)
+{
+    uint32_t best = sizes->of[0];
+    for (uint32_t i = 1; i < sizes->n; i++)
+        if (sizes->of[i] <= wanted && (sizes->of[i] > best || best > wanted))
+            best = sizes->of[i];
+    return best;
+}
+
+static void add_growth(struct attention_cuda *bench, const struct attention_row *row)
+{
+    const struct attention_cuda_options *o = &bench->options;
+    const uint32_t batch = growth_size(&o->batches, GROWTH_BATCH);
+    bench->mappings[bench->n_mappings++] = (struct mapping_row){.shape = row->shape,
+                                                                .type = row->type,
+                                                                .layout = row->layout,
+                                                                .batch = batch,
+                                                                .wanted_batch = batch,
+                                                                .context = growth_size(&o->contexts, GROWTH_CONTEXT),
+                                                                .n_steps = o->n_steps};
+}
+
 static bool plan(struct attention_cuda *bench)
 {
     const struct attention_cuda_options *o = &bench->options;
     const size_t each = (size_t)o->batches.n * o->contexts.n + o->prefills.n;
     bench->rows = calloc(N_SHAPES * N_TYPES * N_LAYOUTS * each, sizeof *bench->rows);
-    if (!bench->rows) {
+    bench->mappings = calloc(N_SHAPES * N_TYPES * N_LAYOUTS, sizeof *bench->mappings);
+    if (!bench->rows || !bench->mappings) {
         fprintf(stderr, NAME ": out of memory\n");
         return false;
     }
     for (int s = 0; s < N_SHAPES; s++)
         for (int t = 0; t < N_TYPES; t++)
             for (int l = 0; l < N_LAYOUTS; l++)
-                if (chosen(s, o->shape) && chosen(t, o->type) && chosen(l, o->layout))
-                    add_rows(bench, (struct attention_row){.shape = &shapes[s],
-                                                           .type = (enum kern_dtype)t,
-                                                           .layout = (enum kvmm_layout_kind)l});
+                if (chosen(s, o->shape) && chosen(t, o->type) && chosen(l, o->layout)) {
+                    const struct attention_row row = {
+                        .shape = &shapes[s], .type = (enum kern_dtype)t, .layout = (enum kvmm_layout_kind)l};
+                    add_rows(bench, row);
+                    /* A type changes nothing about frames; a shape does. */
+                    if (bench->n_mappings == 0 || bench->mappings[0].type == row.type)
+                        add_growth(bench, &row);
+                }
     return true;
 }
 
@@ -93,12 +122,14 @@ static void show_progress(size_t n, size_t of)
 
 static bool measure(struct attention_cuda *bench)
 {
+    const size_t n = bench->n_rows + bench->n_mappings;
     bool done = true;
-    for (size_t i = 0; i < bench->n_rows && done; i++) {
-        show_progress(i, bench->n_rows);
-        done = attention_measure(bench, &bench->rows[i]);
+    for (size_t i = 0; i < n && done; i++) {
+        show_progress(i, n);
+        done = i < bench->n_rows ? attention_measure(bench, &bench->rows[i])
+                                 : attention_measure_mapping(bench, &bench->mappings[i - bench->n_rows]);
     }
-    show_progress(bench->n_rows, bench->n_rows);
+    show_progress(n, n);
     return done;
 }
 
@@ -106,6 +137,7 @@ int bench_attention_cuda(const struct attention_cuda_options *options)
 {
     struct attention_cuda bench = {.options = *options};
     int status = COMMAND_FAILED;
+    (void)snprintf(bench.device_text, sizeof bench.device_text, "cuda:%d", options->ordinal);
     if (!bench_cuda_open(NAME, options->ordinal, &bench.gpu))
         return COMMAND_FAILED;
     if (plan(&bench) && cuda_peaks_open(&bench.gpu, &bench.peaks) && measure(&bench)) {
@@ -117,6 +149,7 @@ int bench_attention_cuda(const struct attention_cuda_options *options)
     }
     cuda_peaks_close(&bench.peaks);
     bench_cuda_close(&bench.gpu);
+    free(bench.mappings);
     free(bench.rows);
     return status;
 }

@@ -36,7 +36,7 @@ struct attention_cuda_options attention_cuda_defaults(void);
 enum attention_work { ATTENTION_DECODE, ATTENTION_PREFILL };
 
 /* Who does the work. kvmm first; the others are its rivals. */
-enum { CONTENDER_KVMM, N_CONTENDERS };
+enum { CONTENDER_KVMM, CONTENDER_PAGED, N_CONTENDERS };
 extern const char *const contender_names[N_CONTENDERS];
 
 /* One line of the result. */
@@ -59,13 +59,14 @@ struct mapping_row {
     const struct cuda_shape *shape;
     enum kern_dtype type;
     enum kvmm_layout_kind layout;
-    uint32_t batch, context, n_steps;
+    uint32_t batch, wanted_batch, context, n_steps;
     double seconds[N_MAPPING_WAYS][ATTENTION_MOST_ROUNDS]; /* a step */
 };
 
 struct attention_cuda {
     struct attention_cuda_options options;
     struct bench_cuda gpu;
+    char device_text[16]; /* "cuda:0" */
     struct cuda_peaks peaks;
     struct attention_row *rows;
     size_t n_rows;

@@ -3,7 +3,7 @@
  * Decode and prefill of sequences that are all in place, beside the yardsticks and the rivals: a round measures each of
  * them once, in turn. */
 #include "tools/bench_attention_cuda.h"
-#include "tools/bench_cuda_pass.h"
+#include "tools/bench_cuda_paged.h"
 
 #include <stdio.h>
 
@@ -14,7 +14,7 @@ struct contender {
     void *ctx;
 };
 
-const char *const contender_names[N_CONTENDERS] = {[CONTENDER_KVMM] = "kvmm"};
+const char *const contender_names[N_CONTENDERS] = {[CONTENDER_KVMM] = "kvmm", [CONTENDER_PAGED] = "paged"};
 
 double attention_kv_bytes(const struct cuda_shape *shape, uint32_t n_layers, uint32_t batch, uint32_t context)
 {
@@ -45,13 +45,13 @@ static uint32_t queries_of(const struct attention_row *row)
 /* Halves the batch, then the context, until nine tenths of the free memory hold it. */
 static bool fit(const struct attention_cuda *bench, struct attention_row *row)
 {
-    const size_t frame = (size_t)2 << 20;
     size_t room;
     if (!bench_cuda_free_memory(&bench->gpu, &room))
         return false;
     for (;;) {
         const struct cuda_cache_want want = want_of(bench, row);
-        const uint64_t bytes = cuda_cache_bytes(&want, frame) * N_CONTENDERS + cuda_pass_bytes(&want, queries_of(row));
+        const uint64_t bytes =
+            cuda_cache_bytes(&bench->gpu, &want) * N_CONTENDERS + cuda_pass_bytes(&want, queries_of(row));
         if (bytes <= room / 10 * 9)
             return true;
         if (row->batch > 1)
@@ -94,13 +94,17 @@ static bool measure_rounds(struct attention_cuda *bench, struct attention_row *r
 static bool measure_in_step(struct attention_cuda *bench, struct attention_row *row, struct cuda_cache *cache)
 {
     struct cuda_pass_buffers pass;
+    struct cuda_paged paged = {0};
     if (!cuda_pass_open(cache, queries_of(row), &pass))
         return false;
     const struct contender contenders[N_CONTENDERS] = {
-        [CONTENDER_KVMM] = {"attention on kvmm's ranges", cuda_pass_queue, &pass},
+        [CONTENDER_KVMM] = {"attention on ranges", cuda_pass_queue, &pass},
+        [CONTENDER_PAGED] = {"attention through a block table", cuda_paged_queue, &paged},
     };
     const CUresult rc = cuda_cache_tell(cache, row->context - pass.n_queries, pass.n_queries);
-    const bool done = bench_cuda_good(&bench->gpu, rc, "cuMemcpyHtoDAsync") && measure_rounds(bench, row, contenders);
+    const bool done = bench_cuda_good(&bench->gpu, rc, "cuMemcpyHtoDAsync") && cuda_paged_open(&pass, &paged) &&
+                      cuda_paged_check(&paged, &pass) && measure_rounds(bench, row, contenders);
+    cuda_paged_close(&paged);
     cuda_pass_close(&pass);
     return done;
 }

@@ -151,6 +151,11 @@ static bool open_in_context(struct bench_cuda *gpu)
         !bench_cuda_good(gpu, cu->EventCreate(&gpu->end, CU_EVENT_DEFAULT), "cuEventCreate") ||
         !bench_cuda_good(gpu, kern_cuda_open(cu, gpu->device, &gpu->kernels), "loading the kernels"))
         return false;
+    const CUmemAllocationProp prop = {.type = CU_MEM_ALLOCATION_TYPE_PINNED,
+                                      .location = {CU_MEM_LOCATION_TYPE_DEVICE, gpu->device}};
+    rc = cu->MemGetAllocationGranularity(&gpu->frame_bytes, &prop, CU_MEM_ALLOC_GRANULARITY_MINIMUM);
+    if (!bench_cuda_good(gpu, rc, "cuMemGetAllocationGranularity"))
+        return false;
     open_blas(gpu);
     return make_noise(gpu);
 }
@@ -220,9 +225,10 @@ bool bench_cuda_time(const struct bench_cuda *gpu, const struct bench_cuda_work 
 
 bool bench_cuda_warm(const struct bench_cuda *gpu, const struct bench_cuda_work *work, unsigned *repeats)
 {
-    double seconds;
-    if (!bench_cuda_time(gpu, work, 1, &seconds) || !bench_cuda_time(gpu, work, 1, &seconds))
-        return false;
+    double seconds = 0;
+    for (int i = 0; i < 2; i++)
+        if (!bench_cuda_time(gpu, work, 1, &seconds))
+            return false;
     const double wanted = LEAST_SECONDS / seconds;
     *repeats = wanted < 1 ? 1 : wanted > MOST_REPEATS ? MOST_REPEATS : (unsigned)wanted;
     return true;

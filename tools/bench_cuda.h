@@ -26,6 +26,7 @@ struct bench_cuda {
     const struct cublas *blas;
     char no_blas[CUBLAS_REASON];
     CUdeviceptr noise[2]; /* by enum kern_dtype: KERN_F16, KERN_BF16 */
+    size_t frame_bytes;   /* the granularity of mapped memory: kvmm's frame if it is left the choice */
     char name[128];
     int driver_version; /* major × 1000 + minor × 10 */
     bool simulated;     /* by the software driver of the tests: its times mean nothing */

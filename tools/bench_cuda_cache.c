@@ -20,12 +20,12 @@ static struct kvmm_geometry geometry_of(const struct cuda_cache_want *want)
     };
 }
 
-uint64_t cuda_cache_bytes(const struct cuda_cache_want *want, size_t frame_bytes)
+uint64_t cuda_cache_bytes(const struct bench_cuda *gpu, const struct cuda_cache_want *want)
 {
     const struct kvmm_geometry geometry = geometry_of(want);
     const uint64_t groups = want->layout == KVMM_LAYER_MAJOR ? want->n_layers : 1;
-    const uint64_t spare = want->map_ahead_tokens > 0 ? SPARE_FRAMES * groups * frame_bytes : 0;
-    return (kvmm_geometry_bytes(&geometry, frame_bytes, want->max_tokens) + spare) * want->n_seqs;
+    const uint64_t spare = want->map_ahead_tokens > 0 ? SPARE_FRAMES * groups * gpu->frame_bytes : 0;
+    return (kvmm_geometry_bytes(&geometry, gpu->frame_bytes, want->max_tokens) + spare) * want->n_seqs;
 }
 
 static bool good(const struct cuda_cache *cache, int rc, const char *call)
@@ -45,7 +45,8 @@ static bool open_manager(struct cuda_cache *cache)
     config.geometry = geometry_of(&cache->of);
     (void)snprintf(device, sizeof device, "cuda:%d", cache->gpu->ordinal);
     config.device = device;
-    config.device_memory = cuda_cache_bytes(&cache->of, config.frame_bytes);
+    config.frame_bytes = cache->gpu->frame_bytes;
+    config.device_memory = cuda_cache_bytes(cache->gpu, &cache->of);
     config.map_ahead_tokens = cache->of.map_ahead_tokens;
     config.name = "bench attention";
     return good(cache, kvmm_open(&config, &cache->mm), "kvmm_open");

@@ -37,7 +37,7 @@ struct cuda_cache {
 };
 
 /* Bytes of the device that it takes with all its tokens mapped. */
-uint64_t cuda_cache_bytes(const struct cuda_cache_want *want, size_t frame_bytes);
+uint64_t cuda_cache_bytes(const struct bench_cuda *gpu, const struct cuda_cache_want *want);
 
 /* Opens the manager and makes the sequences, empty. On failure nothing is left. */
 bool cuda_cache_open(const struct bench_cuda *gpu, const struct cuda_cache_want *want, struct cuda_cache *cache);

@@ -14,17 +14,21 @@ static CUresult queue_copy(void *ctx)
     return peaks->gpu->cu->MemcpyDtoDAsync(peaks->to, peaks->from, peaks->bytes, peaks->gpu->stream);
 }
 
+static void *pointer_to(CUdeviceptr at)
+{
+    return (void *)(uintptr_t)at; /* NOLINT(performance-no-int-to-ptr): cuBLAS's own type */
+}
+
 static cublasStatus_t multiply(const struct cuda_peaks *peaks)
 {
     static const cudaDataType types[] = {[KERN_F16] = CUDA_R_16F, [KERN_BF16] = CUDA_R_16BF};
     static const float one = 1, zero = 0;
     const cudaDataType type = types[peaks->factor];
     const int n = peaks->n;
-    const CUdeviceptr b = peaks->from + (CUdeviceptr)n * (CUdeviceptr)n * 2;
-    return peaks->gpu->blas->cublasGemmEx(peaks->gpu->handle, CUBLAS_OP_T, CUBLAS_OP_N, n, n, n, &one,
-                                          (const void *)(uintptr_t)peaks->from, type, n, (const void *)(uintptr_t)b,
-                                          type, n, &zero, (void *)(uintptr_t)peaks->to, peaks->result, n,
-                                          CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
+    const void *a = pointer_to(peaks->from), *b = pointer_to(peaks->from + (CUdeviceptr)n * (CUdeviceptr)n * 2);
+    return peaks->gpu->blas->cublasGemmEx(peaks->gpu->handle, CUBLAS_OP_T, CUBLAS_OP_N, n, n, n, &one, a, type, n, b,
+                                          type, n, &zero, pointer_to(peaks->to), peaks->result, n, CUBLAS_COMPUTE_32F,
+                                          CUBLAS_GEMM_DEFAULT);
 }
 
 static CUresult queue_product(void *ctx)
