@@ -7,7 +7,11 @@
 #include "tools/bench_cuda_pass.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+
+#define SETTLE_US 20000
 
 struct growth {
     struct attention_cuda *bench;
@@ -16,6 +20,7 @@ struct growth {
     struct cuda_pass_buffers up_front_pass, on_demand_pass;
     CUgraphExec graph; /* of on_demand_pass */
     void *results[2];  /* pinned: a step's, of the graph and of launches */
+    void *before;      /* the last step's */
 };
 
 /* Queues the step that brings token `length`, and ends it. */
@@ -39,6 +44,7 @@ static bool time_steps(struct growth *g, enum mapping_way way, double *seconds)
     float ms;
     if (way != MAPPED_UP_FRONT && !cuda_cache_truncate(&g->on_demand, context))
         return false;
+    (void)usleep(SETTLE_US); /* the background takes down what was cut off: no part of growth */
     if (!bench_cuda_good(gpu, gpu->cu->EventRecord(gpu->begin, gpu->stream), "cuEventRecord"))
         return false;
     for (uint32_t i = 0; i < n; i++)
@@ -88,25 +94,35 @@ static bool results_of(struct growth *g, enum mapping_way way, void *to)
     return bench_cuda_good(gpu, rc, "a decode step");
 }
 
+/* Compares the results at `length` tokens, and with those of one token less. */
+static bool are_right(struct growth *g, uint32_t length)
+{
+    const struct bench_cuda *gpu = &g->bench->gpu;
+    const size_t bytes = g->on_demand_pass.out_bytes;
+    const char *wrong = NULL;
+    if (memcmp(g->results[0], g->results[1], bytes) != 0)
+        wrong = "gave other results than launches";
+    else if (memcmp(g->results[0], g->before, bytes) == 0)
+        wrong = "does not see the newest one";
+    memcpy(g->before, g->results[0], bytes);
+    if (wrong)
+        fprintf(stderr, "%s: cuda:%d: at %u tokens a replayed graph %s\n", gpu->command, gpu->ordinal, length, wrong);
+    return !wrong;
+}
+
 /* Whether a graph that was captured before the sequences grew gives the bits that launches give, at each length. */
 static bool replays_right(struct growth *g)
 {
     const struct bench_cuda *gpu = &g->bench->gpu;
-    if (!cuda_cache_truncate(&g->on_demand, g->row->context))
-        return false;
-    for (uint32_t length = g->row->context; length < g->row->context + g->row->n_steps; length++) {
+    const uint32_t context = g->row->context;
+    for (uint32_t length = context; length < context + g->row->n_steps; length++)
         if (!cuda_cache_begin(&g->on_demand, length + 1) ||
             !bench_cuda_good(gpu, cuda_cache_tell(&g->on_demand, length, 1), "cuMemcpyHtoDAsync") ||
             !results_of(g, MAPPED_ON_DEMAND_GRAPH, g->results[0]) || !results_of(g, MAPPED_ON_DEMAND, g->results[1]) ||
             !cuda_cache_end(&g->on_demand) ||
-            !bench_cuda_good(gpu, gpu->cu->StreamSynchronize(gpu->stream), "a decode step"))
+            !bench_cuda_good(gpu, gpu->cu->StreamSynchronize(gpu->stream), "a decode step") ||
+            !are_right(g, length + 1))
             return false;
-        if (memcmp(g->results[0], g->results[1], g->on_demand_pass.out_bytes) != 0) {
-            fprintf(stderr, "%s: cuda:%d: at %u tokens a replayed graph gave other results than launches\n",
-                    gpu->command, gpu->ordinal, length + 1);
-            return false;
-        }
-    }
     return true;
 }
 
@@ -140,6 +156,11 @@ static bool open_growth(struct growth *g)
     if (!open_cache(g, 0, context + g->row->n_steps, &g->up_front, &g->up_front_pass) ||
         !open_cache(g, KVMM_MAP_AHEAD_AUTO, context, &g->on_demand, &g->on_demand_pass))
         return false;
+    g->before = calloc(1, g->on_demand_pass.out_bytes);
+    if (!g->before) {
+        fprintf(stderr, "%s: out of memory\n", gpu->command);
+        return false;
+    }
     for (int i = 0; i < 2; i++)
         if (!bench_cuda_good(gpu, gpu->cu->MemHostAlloc(&g->results[i], g->on_demand_pass.out_bytes, 0),
                              "cuMemHostAlloc"))
@@ -157,6 +178,7 @@ static void close_growth(struct growth *g)
     for (int i = 0; i < 2; i++)
         if (g->results[i])
             (void)cu->MemFreeHost(g->results[i]);
+    free(g->before);
     cuda_cache_close(&g->on_demand);
     cuda_cache_close(&g->up_front);
 }

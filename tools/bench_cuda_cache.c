@@ -4,8 +4,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* With a background thread, for each sequence and group: a frame that is mapped ahead, and one that is kept clear. */
-#define SPARE_FRAMES 2
+/* With a background thread: frames that it keeps made and clear, and for each sequence and group one that it maps ahead. */
+#define CLEAR_FRAMES 64
 
 static struct kvmm_geometry geometry_of(const struct cuda_cache_want *want)
 {
@@ -24,8 +24,9 @@ uint64_t cuda_cache_bytes(const struct bench_cuda *gpu, const struct cuda_cache_
 {
     const struct kvmm_geometry geometry = geometry_of(want);
     const uint64_t groups = want->layout == KVMM_LAYER_MAJOR ? want->n_layers : 1;
-    const uint64_t spare = want->map_ahead_tokens > 0 ? SPARE_FRAMES * groups * gpu->frame_bytes : 0;
-    return (kvmm_geometry_bytes(&geometry, gpu->frame_bytes, want->max_tokens) + spare) * want->n_seqs;
+    const uint64_t tokens = kvmm_geometry_bytes(&geometry, gpu->frame_bytes, want->max_tokens) * want->n_seqs;
+    const uint64_t spare = CLEAR_FRAMES + groups * want->n_seqs;
+    return tokens + (want->map_ahead_tokens > 0 ? spare * gpu->frame_bytes : 0);
 }
 
 static bool good(const struct cuda_cache *cache, int rc, const char *call)

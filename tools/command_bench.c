@@ -49,7 +49,7 @@ static const struct argp parser = {
     .args_doc = "NAME [ARGUMENT...]",
     .doc = "Measure a part of kvmm on this machine.\v"
 #ifdef TOOLS_HAVE_BENCH_ATTENTION
-           "  attention  the attention kernels on each cache layout\n"
+           "  attention  the attention kernels on each cache layout, on the CPU or a GPU\n"
 #endif
            "  device     what mapping costs on a CUDA device, call by call\n"
 #ifdef TOOLS_HAVE_BENCH_SWAP
