@@ -9,7 +9,7 @@
 #include <memory>
 #include <vector>
 
-#include "tests/kernels/cuda_shapes.h"
+#include "tests/kernels/cuda_shapes.hpp"
 #include "tests/support/scale.h"
 
 /* A pass of some sequences and what its kernels are told. */

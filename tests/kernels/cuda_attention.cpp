@@ -10,7 +10,7 @@
 #include <cstring>
 #include <memory>
 
-#include "tests/kernels/cuda_shapes.h"
+#include "tests/kernels/cuda_shapes.hpp"
 #include "tests/support/scale.h"
 
 static const uint32_t PAGES[] = {16, 16, 1, 7, 64};

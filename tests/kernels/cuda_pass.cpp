@@ -10,7 +10,7 @@
 #include <cstring>
 #include <vector>
 
-#include "tests/kernels/cuda_shapes.h"
+#include "tests/kernels/cuda_shapes.hpp"
 #include "tests/support/scale.h"
 extern "C" {
 #include "kernels/convert.h"

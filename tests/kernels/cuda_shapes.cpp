@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "tests/kernels/cuda_shapes.h"
+#include "tests/kernels/cuda_shapes.hpp"
 
 #include <sys/mman.h>
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Blocks, their threads, and what these wait for. */
-#include "tests/kernels/cuda_emulation/emulation.h"
+#include "tests/kernels/cuda_emulation/emulation.hpp"
 
 #include <sys/mman.h>
 
@@ -9,7 +9,7 @@
 #include <cstring>
 #include <vector>
 
-#include "tests/kernels/cuda_emulation/fiber.h"
+#include "tests/kernels/cuda_emulation/fiber.hpp"
 
 namespace emulation
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "tests/kernels/cuda_emulation/fiber.h"
+#include "tests/kernels/cuda_emulation/fiber.hpp"
 
 #include <cstdint>
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The kernels' own sources, compiled for the emulation, behind a driver's functions. */
-#include "tests/kernels/cuda_emulation/kernels.h"
+#include "tests/kernels/cuda_emulation/kernels.hpp"
 
 #include <cstring>
 
@@ -10,7 +10,7 @@
 extern "C" {
 #include "kernels/cuda/reference.h"
 }
-#include "tests/kernels/cuda_emulation/emulation.h"
+#include "tests/kernels/cuda_emulation/emulation.hpp"
 
 emulated_device device;
 

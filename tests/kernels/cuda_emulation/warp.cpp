@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * What a warp does together, with the layouts of the PTX ISA 8.7: ldmatrix 9.7.14.5.15, mma.m16n8k16 9.7.14.5.8. */
-#include "tests/kernels/cuda_emulation/emulation.h"
+#include "tests/kernels/cuda_emulation/emulation.hpp"
 
 #include <cstring>
 #include <vector>

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "tests/kernels/cuda_emulation/kernels.h"
+#include "tests/kernels/cuda_emulation/kernels.hpp"
 
 enum class layout { PAGE_MAJOR, TOKEN_MAJOR, LAYER_MAJOR, ODD /* rows at odd multiples of the element */ };
 
