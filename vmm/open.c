@@ -343,7 +343,11 @@ int kvmm_close(kvmm **handle)
     if (open_steps)
         return vmm_fail(KVMM_ERR_STATE, "kvmm_close: %u steps are open", open_steps);
     vmm_keeper_close(mm);
-    int rc = vmm_seq_destroy_all(mm);
+    int rc = KVMM_OK;
+    pthread_mutex_lock(&mm->lock);
+    while (rc == KVMM_OK && mm->seqs.next != &mm->seqs)
+        rc = vmm_seq_destroy(mm->seqs.next);
+    pthread_mutex_unlock(&mm->lock);
     if (rc)
         return rc;
     dismantle(mm);
