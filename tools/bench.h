@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The benches that `kvmm bench NAME` runs. argv[0] is the bench's name; the result is the exit status: 0, 1 when the
+ * The benches that `kvmm bench NAME` runs. argv[0] is "kvmm bench NAME"; the result is the exit status: 0, 1 when the
  * bench could not run, 2 for bad arguments, which are answered in one line on stderr. */
 #ifndef TOOLS_BENCH_H
 #define TOOLS_BENCH_H

@@ -14,6 +14,7 @@
 
 #include "kernels/attention.h"
 #include "tools/bench.h"
+#include "tools/bench_attention_cuda.h"
 #include "tools/bench_peaks.h"
 #include "tools/bench_spread.h"
 #include "tools/command.h"
@@ -47,6 +48,7 @@ static const char *const yardstick_names[] = {"read bandwidth", "peak arithmetic
 struct options {
     uint64_t n_rounds, n_threads;
     bool json;
+    struct attention_cuda_options cuda;
 };
 
 /* One line of the result. */
@@ -322,6 +324,15 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 {
     struct options *options = state->input;
     switch (key) {
+    case ARGP_KEY_INIT:
+        state->child_inputs[0] = &options->cuda;
+        return 0;
+    case ARGP_KEY_END:
+        if (options->cuda.any && !options->cuda.on_cuda)
+            return command_complain(state, "sizes and names can be chosen with --device cuda:N only");
+        if (options->n_threads && options->cuda.on_cuda)
+            return command_complain(state, "--threads is for the CPU, not for --device cuda:N");
+        return 0;
     case KEY_JSON:
         options->json = true;
         return 0;
@@ -338,18 +349,28 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     }
 }
 
+static const struct argp_child children[] = {{.argp = &attention_cuda_argp}, {0}};
+
 static const struct argp parser = {
     .options = option_list,
     .parser = parse_option,
-    .doc = "Measure attention on the CPU: decode as a ratio of the machine's read bandwidth, prefill as a ratio of its "
-           "peak f32 arithmetic, both measured in the same run, for each cache layout.",
+    .children = children,
+    .doc = "Measure attention: decode as a ratio of the bandwidth of memory, prefill as a ratio of the peak "
+           "arithmetic, both measured in the same run, for each cache layout. On the CPU that is read bandwidth and "
+           "f32; on a GPU the bandwidth of a copy, read and written, and dense matrix products by cuBLAS.",
 };
 
 int bench_attention(int argc, char **argv)
 {
     struct options options = {.n_rounds = 7};
+    options.cuda = attention_cuda_defaults();
     if (!command_parse(&parser, argc, argv, 0, &options))
         return COMMAND_BAD_USAGE;
+    if (options.cuda.on_cuda) {
+        options.cuda.n_rounds = (uint32_t)options.n_rounds;
+        options.cuda.json = options.json;
+        return bench_attention_cuda(&options.cuda);
+    }
     struct bench *bench = calloc(1, sizeof(*bench));
     if (!bench) {
         fprintf(stderr, NAME ": out of memory\n");
