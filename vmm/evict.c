@@ -135,14 +135,16 @@ static bool nvme_slot(kvmm *mm, uint32_t *slot)
 static int no_spill_space(kvmm *mm)
 {
     struct swap_store_info info = {0};
+    const char *refusal = vmm_frames_refusal(mm->frames);
     if (mm->nvme)
         swap_get_info(mm->nvme, &info);
     return vmm_fail(KVMM_ERR_NO_SPILL_SPACE,
-                    "no place for frames that must leave the device: host tier %s, NVMe tier %s",
+                    "no place for frames that must leave the device: host tier %s, NVMe tier %s%s%s",
                     mm->host ? "full" : "none",
                     !mm->nvme     ? "none"
                     : info.failed ? "failed"
-                                  : "full");
+                                  : "full",
+                    refusal ? "; the device has less memory than its budget: " : "", refusal ? refusal : "");
 }
 
 /* One frame of seq, idle and not mapped, leaves the device. */

@@ -20,8 +20,9 @@ struct vmm_frames {
     uint32_t n_words;
     uint32_t n_made;
     uint32_t n_taken;
-    struct frame_set zero;  /* free, read as zero */
-    struct frame_set dirty; /* free, hold somebody's bytes */
+    struct vmm_message refusal; /* why limit is less than capacity */
+    struct frame_set zero;      /* free, read as zero */
+    struct frame_set dirty;     /* free, hold somebody's bytes */
 };
 
 static bool set_has(const struct frame_set *set, uint32_t i)
@@ -95,6 +96,13 @@ void vmm_frames_close(struct vmm_frames **handle)
     *handle = NULL;
 }
 
+/* The device has no more; the thread's message says so. */
+static void refused(struct vmm_frames *frames)
+{
+    frames->limit = frames->n_made;
+    vmm_message_save(&frames->refusal);
+}
+
 int vmm_frames_take(struct vmm_frames *frames, enum vmm_frame_use use, uint32_t near, uint32_t *frame, bool *zeroed)
 {
     struct frame_set *first = use == VMM_FRAME_FOR_DATA ? &frames->dirty : &frames->zero;
@@ -110,7 +118,7 @@ int vmm_frames_take(struct vmm_frames *frames, enum vmm_frame_use use, uint32_t 
         }
         if (rc != KVMM_ERR_NO_DEVICE_MEMORY)
             return rc;
-        frames->limit = frames->n_made;
+        refused(frames);
     }
     struct frame_set *set = first;
     if (set->count == 0)
@@ -149,7 +157,12 @@ void vmm_frames_unmade(struct vmm_frames *frames)
 {
     frames->n_made--;
     frames->n_taken--;
-    frames->limit = frames->n_made;
+    refused(frames);
+}
+
+const char *vmm_frames_refusal(const struct vmm_frames *frames)
+{
+    return frames->limit < frames->capacity ? frames->refusal.text : NULL;
 }
 
 void vmm_frames_give(struct vmm_frames *frames, uint32_t frame, bool zeroed)

@@ -231,8 +231,9 @@ void vmm_publish_usage(kvmm *mm);
 /* Takes down a destroyed sequence, which is gone then. Precondition: none of its frames moves and no fence of its is
  * pending. If the device refuses it stays. */
 int vmm_seq_bury(kvmm_seq *seq);
-/* Without the lock: takes down all sequences, destroyed or not. Precondition: no step is open, and no keeper runs. */
-int vmm_seq_destroy_all(kvmm *mm);
+/* Waits for what moves and for fences, and takes the sequence down, destroyed before or not. Precondition: it is in no open
+ * step. */
+int vmm_seq_destroy(kvmm_seq *seq);
 
 /* ---- move.c: transfers ---- */
 

@@ -313,10 +313,12 @@ int vmm_open(const struct kvmm_config *cfg, const struct vmm_open_options *optio
         goto err;
     }
     if ((rc = open_host_tier(mm, cfg, seed)) || (rc = open_staging(mm, cfg)) ||
-        (rc = open_nvme_tier(mm, cfg, seed, options ? options->swap_faults : NULL)) || (rc = open_page_map(mm, cfg)) ||
-        (rc = vmm_keeper_open(mm, keeper_tokens(mm, cfg))))
+        (rc = open_nvme_tier(mm, cfg, seed, options ? options->swap_faults : NULL)) || (rc = open_page_map(mm, cfg)))
         goto err;
     vmm_publish_usage(mm);
+    rc = vmm_keeper_open(mm, keeper_tokens(mm, cfg)); /* the last: it runs from here on */
+    if (rc)
+        goto err;
     *out = mm;
     return KVMM_OK;
 
@@ -343,7 +345,11 @@ int kvmm_close(kvmm **handle)
     if (open_steps)
         return vmm_fail(KVMM_ERR_STATE, "kvmm_close: %u steps are open", open_steps);
     vmm_keeper_close(mm);
-    int rc = vmm_seq_destroy_all(mm);
+    int rc = KVMM_OK;
+    pthread_mutex_lock(&mm->lock);
+    while (rc == KVMM_OK && mm->seqs.next != &mm->seqs)
+        rc = vmm_seq_destroy(mm->seqs.next);
+    pthread_mutex_unlock(&mm->lock);
     if (rc)
         return rc;
     dismantle(mm);

@@ -111,10 +111,10 @@ static void leave_to_keeper(kvmm_seq *seq)
     vmm_keeper_ask(mm);
 }
 
-/* Waits for what moves, and takes the sequence down. */
-static int destroy_now(kvmm_seq *seq)
+int vmm_seq_destroy(kvmm_seq *seq)
 {
     kvmm *mm = seq->mm;
+    vmm_stop_background(seq);
     vmm_wait_idle(seq);
     seq->quiet = seq->dying;
     int rc = vmm_seq_bury(seq);
@@ -140,23 +140,11 @@ int kvmm_seq_destroy(kvmm_seq **handle)
         if (mm->keeper.ahead)
             leave_to_keeper(seq);
         else
-            rc = destroy_now(seq);
+            rc = vmm_seq_destroy(seq);
     }
     pthread_mutex_unlock(&mm->lock);
     if (rc == KVMM_OK)
         *handle = NULL;
-    return rc;
-}
-
-int vmm_seq_destroy_all(kvmm *mm)
-{
-    int rc = KVMM_OK;
-    pthread_mutex_lock(&mm->lock);
-    while (rc == KVMM_OK && mm->seqs.next != &mm->seqs) {
-        vmm_stop_background(mm->seqs.next);
-        rc = destroy_now(mm->seqs.next);
-    }
-    pthread_mutex_unlock(&mm->lock);
     return rc;
 }
 

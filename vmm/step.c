@@ -293,12 +293,13 @@ static bool find_room(struct begin *b, int *why)
         need += missing(b->step->seqs[i].seq);
         coming -= b->step->seqs[i].seq->n[VMM_CELL_LEAVING]; /* these stay */
     }
+    const char *refusal = vmm_frames_refusal(mm->frames);
     *why = KVMM_OK;
     if (need > coming && vmm_make_room(mm, need - coming, true, why) == 0 && !vmm_can_change(mm)) {
         if (*why == KVMM_OK)
             *why = vmm_fail(KVMM_ERR_NO_DEVICE_MEMORY,
-                            "the device has no memory for %llu more frames, though its budget has",
-                            (unsigned long long)need);
+                            "the device has no memory for %llu more frames, though its budget has%s%s",
+                            (unsigned long long)need, refusal ? ": " : "", refusal ? refusal : "");
         return false;
     }
     return true;

@@ -43,7 +43,7 @@ class buffer
     }
     double get(size_t i)
     {
-        float x;
+        float x = 0;
         uint16_t half;
         memcpy(&x, reinterpret_cast<void *>(address() + i * width()), type == KERN_F32 ? 4 : 0);
         memcpy(&half, reinterpret_cast<void *>(address() + i * width()), 2);

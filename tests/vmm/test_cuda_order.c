@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Nothing moves under work that is queued: an engine's kernels run late, in streams of their own, and every byte is right
- * all the same. And the test can fail: with a device whose fences lie, the same scenario is caught. On the software driver. */
+ * all the same. And the test can fail: with a device whose fences lie, the same scenario is caught. On the software driver,
+ * whose streams can be held; what needs no hold runs on a GPU too. */
 #include "fixture.h"
 
 #include <stdio.h>
@@ -18,13 +19,20 @@
 
 static const struct cuda_driver *cu;
 static struct simcuda_control sim;
+static bool simulated;
 
-static void find_driver(void)
+/* False: there is no driver, or no device. */
+static bool find_driver(void)
 {
     char reason[CUDA_DRIVER_REASON];
-    ck_assert_msg(cuda_driver_get(&cu, reason) == CUDA_DRIVER_OK, "%s", reason);
-    ck_assert(simcuda_find(&sim));
-    sim.violations_clear();
+    if (cuda_driver_get(&cu, reason) != CUDA_DRIVER_OK) {
+        printf("skipped: %s\n", reason);
+        return false;
+    }
+    simulated = simcuda_find(&sim);
+    if (simulated)
+        sim.violations_clear();
+    return true;
 }
 
 /* ---- a device whose fences have always passed ---- */
@@ -138,8 +146,13 @@ static void open_world(struct world *w, const struct vmm_open_options *options, 
 {
     *w = (struct world){0};
     struct kvmm_config cfg = small_config(device_frames, 12, "/tmp");
+    if (!simulated) { /* a GPU's frames are larger: as tight a budget, in fewer */
+        cfg.frame_bytes = 0;
+        cfg.device_memory = 8 << 20;
+        cfg.host_memory = 8 << 20;
+    }
     ck_assert_msg(vmm_open(&cfg, options, &w->mm) == KVMM_OK, "%s", kvmm_errmsg());
-    find_driver();
+    ck_assert(find_driver());
     ck_assert_int_eq(cu->DeviceGet(&w->device, 0), CUDA_SUCCESS);
     ck_assert_int_eq(cu->DevicePrimaryCtxRetain(&w->context, w->device), CUDA_SUCCESS);
     ck_assert_int_eq(cu->CtxSetCurrent(w->context), CUDA_SUCCESS);
@@ -253,7 +266,8 @@ START_TEST(every_byte_is_right_under_random_delays)
     struct world w;
     open_world(&w, NULL, 2 * 2 * MOST / 3);
     uint64_t random = 4711 + (uint64_t)_i;
-    sim.set_delays(random, 300);
+    if (simulated)
+        sim.set_delays(random, 300);
     for (int i = 0; i < N_SEQS; i++)
         w.seqs[i] = (struct one){.seq = make_seq(w.mm, MOST * 16), .tag = (uint8_t)i};
     for (unsigned round = 0; round < scaled(1500); round++) {
@@ -292,7 +306,7 @@ START_TEST(every_byte_is_right_under_random_delays)
     for (int i = 0; i < N_SEQS; i++)
         ck_assert_uint_eq(wrong_bytes(&w, &w.seqs[i], w.streams[i % N_STREAMS]), 0);
     char text[256];
-    ck_assert_msg(sim.violations(text, sizeof text) == 0, "%s", text);
+    ck_assert_msg(!simulated || sim.violations(text, sizeof text) == 0, "%s", text);
     close_world(&w);
 }
 END_TEST
@@ -303,14 +317,18 @@ int main(void)
         printf("skipped: for a device with streams; KVMM_TEST_DEVICE names one\n");
         return 77;
     }
+    if (!find_driver())
+        return 77;
     Suite *suite = suite_create("cuda order");
     TCase *tcase = tcase_create("cuda order");
-    tcase_set_timeout(tcase, 300);
-    tcase_add_test(tcase, frames_stay_until_a_late_kernel_has_run);
-    tcase_add_test(tcase, a_device_whose_fences_lie_is_caught);
+    if (simulated) {
+        tcase_add_test(tcase, frames_stay_until_a_late_kernel_has_run);
+        tcase_add_test(tcase, a_device_whose_fences_lie_is_caught);
+    }
     tcase_add_loop_test(tcase, every_byte_is_right_under_random_delays, 0, 3);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
+    srunner_set_fork_status(runner, CK_NOFORK); /* the driver is loaded, and CUDA after a fork is undefined */
     srunner_run_all(runner, CK_NORMAL);
     int failed = srunner_ntests_failed(runner);
     srunner_free(runner);

@@ -96,12 +96,21 @@ static bool insist(struct cuda_device *cuda)
 {
     struct vmm_message message;
     vmm_message_save(&message);
-    bool in = enter(cuda) == KVMM_OK || enter(cuda) == KVMM_OK;
+    bool in = enter(cuda) == KVMM_OK;
+    if (!in)
+        in = enter(cuda) == KVMM_OK;
     vmm_message_restore(&message);
     return in;
 }
 
-#define TWICE(call) ((call) == CUDA_SUCCESS || (call) == CUDA_SUCCESS)
+/* Makes the call, and once more if it is refused; true if it was granted. */
+#define TWICE(call)                                                                                                    \
+    ({                                                                                                                 \
+        CUresult rc_ = (call);                                                                                         \
+        if (rc_ != CUDA_SUCCESS)                                                                                       \
+            rc_ = (call);                                                                                              \
+        rc_ == CUDA_SUCCESS;                                                                                           \
+    })
 
 /* ---- addresses ---- */
 

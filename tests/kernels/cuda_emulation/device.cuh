@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The functions of kernels/cuda/device.cuh for the emulation: the same names, and semantics by emulation.h. */
+ * The functions of kernels/cuda/device.cuh for the emulation: the same names, and semantics by emulation.hpp. */
 #ifndef KERN_DEVICE_CUH
 #define KERN_DEVICE_CUH
 
