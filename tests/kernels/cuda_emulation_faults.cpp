@@ -164,6 +164,7 @@ int main()
 {
     Suite *suite = suite_create("cuda_emulation_faults");
     TCase *tc = tcase_create("faults");
+    tcase_set_timeout(tc, 120);
     tcase_add_test(tc, a_copy_is_seen_after_wait_and_barrier_only);
     tcase_add_test(tc, a_missing_barrier_shows_in_some_order);
     tcase_add_test(tc, what_hardware_leaves_undefined_is_an_error);

@@ -183,6 +183,7 @@ int main()
 {
     Suite *suite = suite_create("cuda_launch");
     TCase *tc = tcase_create("launch");
+    tcase_set_timeout(tc, 120);
     tcase_add_checked_fixture(tc, open_kernels, close_kernels);
     tcase_add_test(tc, attention_refuses_what_is_out_of_bounds);
     tcase_add_test(tc, others_refuse_what_is_out_of_bounds);
