@@ -297,7 +297,9 @@ KVMM_API int kvmm_step_begin(kvmm *mm, struct kvmm_want *wants, size_t n, unsign
  * before this call is done. The host device has no streams: its kernels must have returned, and stream must be NULL.
  * On a CUDA device it is a CUstream of the GPU's primary context (a cudaStream_t of the runtime is one), NULL being the
  * default stream; kvmm waits for an event on it, never for the device. A kernel that was launched on another stream must
- * be ordered before it.
+ * be ordered before it. It must not be captured at this moment; and a capture elsewhere in the process must be of mode
+ * THREAD_LOCAL or RELAXED, because kvmm's threads ask events, which spoils one of mode GLOBAL (CUDA driver API, stream
+ * management).
  * Sets *step to NULL. Errors: INVALID (stream), DEVICE; the step is over in any case. */
 KVMM_API int kvmm_step_end(kvmm_step **step, void *stream);
 
