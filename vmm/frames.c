@@ -48,7 +48,7 @@ static uint32_t set_take(struct frame_set *set, uint32_t n_words, uint32_t near)
     uint32_t i = near;
     if (near / 64 >= n_words || !set_has(set, near)) {
         while (set->words[set->cursor] == 0)
-            set->cursor = (set->cursor + 1) % n_words;
+            set->cursor = set->cursor + 1 < n_words ? set->cursor + 1 : 0;
         i = set->cursor * 64 + (uint32_t)__builtin_ctzll(set->words[set->cursor]);
     }
     set_remove(set, i);
