@@ -36,6 +36,6 @@ uint32_t vmm_frames_taken(const struct vmm_frames *frames);
 uint32_t vmm_frames_free(const struct vmm_frames *frames); /* that can be had, as far as is known */
 /* What the device said when it had no more; NULL: it has given all that was asked of it. */
 const char *vmm_frames_refusal(const struct vmm_frames *frames);
-void vmm_frames_retry(struct vmm_frames *frames);          /* the device may have more now */
+void vmm_frames_retry(struct vmm_frames *frames); /* the device may have more now */
 
 #endif
