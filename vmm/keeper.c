@@ -92,18 +92,24 @@ static int map_group(kvmm_seq *seq, uint32_t group, const uint32_t *frames, uint
     return rc;
 }
 
+/* Frames of each group beyond live in which the next tokens will lie. */
+static uint32_t wanted(const kvmm_seq *seq)
+{
+    uint64_t tokens = (uint64_t)seq->length + seq->mm->keeper.tokens;
+    uint64_t frames = vmm_group_frames(&seq->layout, seq->mm->frame_bytes,
+                                       tokens < seq->max_tokens ? (uint32_t)tokens : seq->max_tokens);
+    return frames > seq->live ? (uint32_t)(frames - seq->live) : 0;
+}
+
 /* All groups or none. Frames come from the reserve only: nothing leaves the device for what is not needed yet. */
 static void map_ahead(kvmm_seq *seq)
 {
     kvmm *mm = seq->mm;
-    uint64_t tokens = (uint64_t)seq->length + mm->keeper.tokens;
-    uint64_t want =
-        vmm_group_frames(&seq->layout, mm->frame_bytes, tokens < seq->max_tokens ? (uint32_t)tokens : seq->max_tokens);
+    uint32_t n = wanted(seq);
     uint32_t n_groups = seq->layout.n_groups;
     seq->ahead_wanted = false;
-    if (want <= seq->live || seq->ahead > 0 || n_groups > MAP_MOST)
+    if (n == 0 || seq->ahead > 0 || n_groups > MAP_MOST)
         return;
-    uint32_t n = (uint32_t)(want - seq->live);
     if (n > MAP_MOST / n_groups)
         n = MAP_MOST / n_groups;
     uint32_t frames[MAP_MOST], taken = 0;
@@ -126,9 +132,7 @@ void vmm_keeper_grown(kvmm_seq *seq)
     kvmm *mm = seq->mm;
     if (!mm->keeper.ahead || seq->ahead > 0 || seq->ahead_wanted)
         return;
-    uint64_t tokens = (uint64_t)seq->length + mm->keeper.tokens;
-    if (seq->length == seq->max_tokens ||
-        vmm_group_frames(&seq->layout, mm->frame_bytes, (uint32_t)tokens) <= seq->live)
+    if (wanted(seq) == 0)
         return;
     seq->ahead_wanted = true;
     vmm_keeper_ask(mm);
@@ -275,14 +279,7 @@ static void wait_for_work(kvmm *mm)
             pthread_cond_wait(&keeper->work, &mm->lock);
             continue;
         }
-        struct timespec until;
-        clock_gettime(CLOCK_MONOTONIC, &until);
-        until.tv_nsec += POLL_NS;
-        if (until.tv_nsec >= 1000000000) {
-            until.tv_nsec -= 1000000000;
-            until.tv_sec++;
-        }
-        pthread_cond_timedwait(&keeper->work, &mm->lock, &until);
+        vmm_wait_for(&keeper->work, mm, POLL_NS);
         return;
     }
 }

@@ -257,8 +257,10 @@ int vmm_unmap(kvmm_seq *seq, uint64_t index, uint64_t n);
 /* Maps all frames of the sequence that are on the device and not mapped. Precondition: none is moving. */
 int vmm_map_all(kvmm_seq *seq);
 bool vmm_can_change(const kvmm *mm); /* something is under way, so waiting makes sense */
-void vmm_wait(kvmm *mm);             /* for the next change; lets go of the lock */
-void vmm_wait_idle(kvmm_seq *seq);   /* until none of its frames moves and no fence of its is pending */
+/* For a condition of CLOCK_MONOTONIC, at most so long; lets go of the lock. */
+void vmm_wait_for(pthread_cond_t *what, kvmm *mm, long ns);
+void vmm_wait(kvmm *mm);           /* for the next change; lets go of the lock */
+void vmm_wait_idle(kvmm_seq *seq); /* until none of its frames moves and no fence of its is pending */
 
 /* ---- tail.c: a frame of zeros behind the last one ---- */
 

@@ -4,6 +4,7 @@
  * of swap's or the device's, and take the lock only to write down the outcome. */
 #include <errno.h>
 #include <string.h>
+#include <time.h>
 
 #include "vmm/error.h"
 #include "vmm/mm.h"
@@ -269,19 +270,24 @@ bool vmm_can_change(const kvmm *mm)
     return mm->n_moving || mm->pending || mm->n_quiet || mm->keeper.n_making;
 }
 
+void vmm_wait_for(pthread_cond_t *what, kvmm *mm, long ns)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += ns;
+    if (until.tv_nsec >= 1000000000) {
+        until.tv_nsec -= 1000000000;
+        until.tv_sec++;
+    }
+    pthread_cond_timedwait(what, &mm->lock, &until);
+}
+
 void vmm_wait(kvmm *mm)
 {
     mm->n_waiters++;
     if (mm->pending) {
         /* Fences pass without telling anyone: look again soon. */
-        struct timespec until;
-        clock_gettime(CLOCK_MONOTONIC, &until);
-        until.tv_nsec += 100000;
-        if (until.tv_nsec >= 1000000000) {
-            until.tv_nsec -= 1000000000;
-            until.tv_sec++;
-        }
-        pthread_cond_timedwait(&mm->changed, &mm->lock, &until);
+        vmm_wait_for(&mm->changed, mm, 100000);
         vmm_reap_steps(mm);
     } else {
         pthread_cond_wait(&mm->changed, &mm->lock);

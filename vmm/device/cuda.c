@@ -18,6 +18,7 @@
 #include "kvmm/kvmm.h"
 #include "vmm/device/cuda_lane.h"
 #include "vmm/device/device.h"
+#include "vmm/device/numbers.h"
 #include "vmm/error.h"
 
 #define TRIES     2
@@ -42,10 +43,9 @@ struct cuda_device {
     bool has_zeros; /* frame max_frames is made, and reads as zero; under the manager's lock */
     atomic_bool lost;
 
-    pthread_mutex_t lock; /* what follows */
-    uint32_t n_fresh;     /* frames [n_fresh, max_frames) were never made */
-    uint32_t *released;   /* stack of frames that were made and released */
-    uint32_t n_released;
+    struct vmm_numbers numbers;
+
+    pthread_mutex_t lock; /* of what follows */
     struct cuda_fence *free_fences;
 };
 
@@ -164,26 +164,6 @@ static CUdeviceptr place_of(const struct cuda_device *cuda, uint32_t frame)
     return cuda->window + (CUdeviceptr)frame * cuda->base.frame_bytes;
 }
 
-/* The number of a frame that is not made; UINT32_MAX: all are. */
-static uint32_t take_number(struct cuda_device *cuda)
-{
-    uint32_t id = UINT32_MAX;
-    pthread_mutex_lock(&cuda->lock);
-    if (cuda->n_released > 0)
-        id = cuda->released[--cuda->n_released];
-    else if (cuda->n_fresh < cuda->base.max_frames)
-        id = cuda->n_fresh++;
-    pthread_mutex_unlock(&cuda->lock);
-    return id;
-}
-
-static void give_number(struct cuda_device *cuda, uint32_t id)
-{
-    pthread_mutex_lock(&cuda->lock);
-    cuda->released[cuda->n_released++] = id;
-    pthread_mutex_unlock(&cuda->lock);
-}
-
 /* Physical memory at the frame's place in the window. */
 static int make(struct cuda_device *cuda, uint32_t id)
 {
@@ -224,7 +204,7 @@ static void unmake(struct cuda_device *cuda, uint32_t id)
 static int cuda_frame_create(struct vmm_device *dev, uint32_t *frame)
 {
     struct cuda_device *cuda = cuda_of(dev);
-    uint32_t id = take_number(cuda);
+    uint32_t id = vmm_numbers_take(&cuda->numbers);
     if (id == UINT32_MAX)
         return vmm_fail(KVMM_ERR_NO_DEVICE_MEMORY, "all %u frames of %s are made", dev->max_frames, dev->name);
     int rc = enter(cuda);
@@ -235,7 +215,7 @@ static int cuda_frame_create(struct vmm_device *dev, uint32_t *frame)
     if (rc == KVMM_OK)
         *frame = id;
     else
-        give_number(cuda, id);
+        vmm_numbers_give(&cuda->numbers, id);
     return rc;
 }
 
@@ -246,7 +226,7 @@ static void cuda_frame_release(struct vmm_device *dev, uint32_t frame)
         unmake(cuda, frame);
         leave(cuda);
     }
-    give_number(cuda, frame);
+    vmm_numbers_give(&cuda->numbers, frame);
 }
 
 /* ---- mappings ---- */
@@ -493,7 +473,7 @@ static void cuda_close(struct vmm_device *dev)
         (void)TWICE(cuda->cu->DevicePrimaryCtxRelease(cuda->device));
     pthread_mutex_destroy(&cuda->lock);
     free(cuda->handles);
-    free(cuda->released);
+    vmm_numbers_close(&cuda->numbers);
     free(cuda);
 }
 
@@ -565,8 +545,7 @@ static int set_up(struct cuda_device *cuda, size_t frame_bytes, const struct vmm
     if (rc)
         return rc;
     cuda->handles = calloc((size_t)cuda->base.max_frames + 1, sizeof *cuda->handles);
-    cuda->released = calloc(cuda->base.max_frames, sizeof *cuda->released);
-    if (!cuda->handles || !cuda->released)
+    if (!cuda->handles || !vmm_numbers_open(&cuda->numbers, cuda->base.max_frames))
         return vmm_fail(KVMM_ERR_NO_HOST_MEMORY, "no memory for the table of %u frames", cuda->base.max_frames);
     CUdeviceptr window;
     rc = reserve(cuda, window_bytes(cuda), &window);

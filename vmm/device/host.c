@@ -11,7 +11,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +19,7 @@
 #include <unistd.h>
 
 #include "kvmm/kvmm.h"
+#include "vmm/device/numbers.h"
 #include "vmm/error.h"
 
 #ifndef MADV_POPULATE_WRITE
@@ -31,11 +31,8 @@
 struct host_device {
     struct vmm_device base;
     int memfd;
-    char *window;         /* max_frames frames */
-    pthread_mutex_t lock; /* what follows */
-    uint32_t n_fresh;     /* frames [n_fresh, max_frames) were never made */
-    uint32_t *released;   /* stack of frames that were made and released */
-    uint32_t n_released;
+    char *window; /* max_frames frames */
+    struct vmm_numbers numbers;
 };
 
 static struct host_device *host_of(struct vmm_device *dev)
@@ -72,30 +69,10 @@ static void host_unreserve(struct vmm_device *dev, void *base, size_t bytes)
     munmap(base, bytes);
 }
 
-/* The number of a frame that is not made; UINT32_MAX: all are. */
-static uint32_t take_number(struct host_device *host)
-{
-    uint32_t id = UINT32_MAX;
-    pthread_mutex_lock(&host->lock);
-    if (host->n_released > 0)
-        id = host->released[--host->n_released];
-    else if (host->n_fresh < host->base.max_frames)
-        id = host->n_fresh++;
-    pthread_mutex_unlock(&host->lock);
-    return id;
-}
-
-static void give_number(struct host_device *host, uint32_t id)
-{
-    pthread_mutex_lock(&host->lock);
-    host->released[host->n_released++] = id;
-    pthread_mutex_unlock(&host->lock);
-}
-
 static int host_frame_create(struct vmm_device *dev, uint32_t *frame)
 {
     struct host_device *host = host_of(dev);
-    uint32_t id = take_number(host);
+    uint32_t id = vmm_numbers_take(&host->numbers);
     if (id == UINT32_MAX)
         return vmm_fail(KVMM_ERR_NO_DEVICE_MEMORY, "all %u frames of the host device are made", dev->max_frames);
     char *view = window_of(host, id);
@@ -106,7 +83,7 @@ static int host_frame_create(struct vmm_device *dev, uint32_t *frame)
     if (rc) {
         rc = vmm_fail(KVMM_ERR_NO_DEVICE_MEMORY, "no memory for a frame of %zu bytes: %s", dev->frame_bytes,
                       strerror(errno));
-        give_number(host, id);
+        vmm_numbers_give(&host->numbers, id);
         return rc;
     }
     madvise(view, dev->frame_bytes, MADV_DONTNEED);
@@ -119,7 +96,7 @@ static void host_frame_release(struct vmm_device *dev, uint32_t frame)
     struct host_device *host = host_of(dev);
     fallocate(host->memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)frame * (off_t)dev->frame_bytes,
               (off_t)dev->frame_bytes);
-    give_number(host, frame);
+    vmm_numbers_give(&host->numbers, frame);
 }
 
 static int host_unmap(struct vmm_device *dev, void *base, size_t n)
@@ -204,9 +181,8 @@ static void host_close(struct vmm_device *dev)
 {
     struct host_device *host = host_of(dev);
     munmap(host->window, (size_t)dev->max_frames * dev->frame_bytes);
-    pthread_mutex_destroy(&host->lock);
     close(host->memfd);
-    free(host->released);
+    vmm_numbers_close(&host->numbers);
     free(host);
 }
 
@@ -263,8 +239,7 @@ int vmm_host_device_open(size_t frame_bytes, const struct vmm_device_budget *bud
                                      .frame_bytes = frame_bytes,
                                      .max_frames = max_frames,
                                      .frames_start_zero = true};
-    host->released = malloc((size_t)max_frames * sizeof *host->released);
-    if (!host->released) {
+    if (!vmm_numbers_open(&host->numbers, max_frames)) {
         vmm_fail(rc, "no memory for the host device");
         goto err_free;
     }
@@ -294,7 +269,6 @@ int vmm_host_device_open(size_t frame_bytes, const struct vmm_device_budget *bud
     madvise(window, bytes, MADV_HUGEPAGE); /* where shmem_enabled allows; good without */
     madvise(window, bytes, MADV_DONTDUMP); /* a core file has the ranges' copy */
     host->window = window;
-    pthread_mutex_init(&host->lock, NULL);
     *dev = &host->base;
     return KVMM_OK;
 
@@ -303,7 +277,7 @@ err_unreserve:
 err_close:
     close(host->memfd);
 err_free:
-    free(host->released);
+    vmm_numbers_close(&host->numbers);
     free(host);
     return rc;
 }
