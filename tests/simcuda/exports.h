@@ -43,6 +43,7 @@ typedef int sim_capture_status; /* 0 none, 1 active, 2 invalidated */
     X(CtxPopCurrent, cuCtxPopCurrent_v2, cuCtxPopCurrent, 4000, SIM_AFTER_INIT, (CUcontext * context))                 \
     X(CtxGetCurrent, cuCtxGetCurrent, cuCtxGetCurrent, 4000, SIM_AFTER_INIT, (CUcontext * context))                    \
     X(CtxSetCurrent, cuCtxSetCurrent, cuCtxSetCurrent, 4000, SIM_AFTER_INIT, (CUcontext context))                      \
+    X(CtxGetDevice, cuCtxGetDevice, cuCtxGetDevice, 2000, SIM_IN_CONTEXT, (CUdevice * device))                         \
     X(CtxSynchronize, cuCtxSynchronize, cuCtxSynchronize, 2000, SIM_UNSAFE, (void))                                    \
     X(MemGetInfo, cuMemGetInfo_v2, cuMemGetInfo, 3020, SIM_IN_CONTEXT, (size_t * free, size_t * total))                \
     X(MemAlloc, cuMemAlloc_v2, cuMemAlloc, 3020, SIM_UNSAFE, (CUdeviceptr * ptr, size_t bytes))                        \
