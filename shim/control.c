@@ -75,13 +75,14 @@ static void drop(struct client *client)
         hang_up(fd);
 }
 
+/* False if the client has left so many answers unread that there is no room for this one. */
 static bool tell(int fd, const char *text, size_t bytes)
 {
     ssize_t n;
     do
         n = send(fd, text, bytes, MSG_DONTWAIT | MSG_NOSIGNAL);
     while (n < 0 && errno == EINTR);
-    return n == (ssize_t)bytes;
+    return n == (ssize_t)bytes || (errno != EAGAIN && errno != ENOBUFS && errno != ENOMEM);
 }
 
 /* True if each user outside has one number of its own in here, so that OVERFLOW_UID is one user and not all the rest. */
@@ -156,7 +157,8 @@ static void serve(struct shim_control *control, struct client *client, short eve
         return;
     }
     ssize_t bytes = recv(fd, control->request, sizeof control->request, MSG_DONTWAIT | MSG_TRUNC);
-    if (bytes < 0 && (errno == EAGAIN || errno == EINTR))
+    /* ECONNRESET: it went away without reading an answer; its requests behind that one are still there. */
+    if (bytes < 0 && (errno == EAGAIN || errno == EINTR || errno == ECONNRESET))
         return;
     /* An empty packet looks like the end, but that one is announced. */
     if (bytes < 0 || (bytes == 0 && (events & (POLLHUP | POLLRDHUP | POLLERR)))) {
@@ -165,7 +167,6 @@ static void serve(struct shim_control *control, struct client *client, short eve
     }
     size_t length = shim_control_answer(&control->ops, control->user, control->request, (size_t)bytes, control->answer,
                                         sizeof control->answer);
-    /* With no room for an answer, the client has left many unread. */
     if (!tell(fd, control->answer, length))
         drop(client);
     client->heard_ns = now_ns();
@@ -200,14 +201,14 @@ static void *run(void *argument)
         int n = poll(control->polled, SHIM_CONTROL_CLIENTS + 1, timeout_ms);
         if (n < 0 && errno != EINTR) /* no memory; RLIMIT_NOFILE below what is polled */
             clock_nanosleep(CLOCK_MONOTONIC, 0, &(struct timespec){.tv_nsec = 100000000}, NULL);
-        for (int i = 0; n > 0 && i < SHIM_CONTROL_CLIENTS && !atomic_load(&control->stop); i++)
-            if (control->polled[i].revents)
-                serve(control, &control->clients[i], control->polled[i].revents);
         short events = n > 0 ? control->polled[SHIM_CONTROL_CLIENTS].revents : 0;
         if (events & POLLNVAL) { /* the engine has closed what it doesn't know */
             atomic_store(&control->listener, -1);
             break;
         }
+        for (int i = 0; n > 0 && i < SHIM_CONTROL_CLIENTS && !atomic_load(&control->stop); i++)
+            if (control->polled[i].revents)
+                serve(control, &control->clients[i], control->polled[i].revents);
         int64_t wait_ns;
         struct client *place = events & POLLIN ? find_place(control, now_ns(), &wait_ns) : NULL;
         if (place && !atomic_load(&control->stop))
