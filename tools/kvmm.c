@@ -16,6 +16,9 @@ static const struct command {
 } commands[] = {
     {"ls", "kvmm ls", command_ls},
     {"map", "kvmm map", command_map},
+    {"suspend", "kvmm suspend", command_suspend},
+    {"resume", "kvmm resume", command_resume},
+    {"advise", "kvmm advise", command_advise},
     {"bench", "kvmm bench", command_bench},
 };
 
@@ -34,7 +37,7 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         state->next = state->argc; /* the rest is the command's */
         return 0;
     case ARGP_KEY_NO_ARGS:
-        return command_complain(state, "a command is needed: ls, map or bench; `kvmm --help' explains");
+        return command_complain(state, "a command is needed, as ls; `kvmm --help' lists them");
     default:
         return ARGP_ERR_UNKNOWN;
     }
@@ -43,10 +46,14 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 static const struct argp parser = {
     .parser = parse_option,
     .args_doc = "COMMAND [ARGUMENT...]",
-    .doc = "Look at the KV caches that kvmm manages.\v"
-           "  ls         the processes that use kvmm\n"
-           "  map PID    where each page of a process is: device, host memory, NVMe\n"
-           "  bench NAME measure a part of kvmm on this machine\n"
+    .doc = "Look at the KV caches that kvmm manages, and steer those of processes under its shim.\v"
+           "  ls           the processes that use kvmm\n"
+           "  map PID      where each page of a process is: device, host memory, NVMe\n"
+           "  suspend PID  take a process's cache out of memory\n"
+           "  resume PID   bring it back\n"
+           "  advise PID ADDRESS LENGTH willneed|cold|free\n"
+           "               say what will become of a part of it\n"
+           "  bench NAME   measure a part of kvmm on this machine\n"
            "`kvmm COMMAND --help' has the arguments of each.",
 };
 
