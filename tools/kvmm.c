@@ -14,11 +14,9 @@ static const struct command {
     const char *title; /* argv[0] of the command: what its messages begin with */
     int (*run)(int argc, char **argv);
 } commands[] = {
-    {"ls", "kvmm ls", command_ls},
-    {"map", "kvmm map", command_map},
-    {"suspend", "kvmm suspend", command_suspend},
-    {"resume", "kvmm resume", command_resume},
-    {"advise", "kvmm advise", command_advise},
+    {"run", "kvmm run", command_run},          {"ls", "kvmm ls", command_ls},
+    {"map", "kvmm map", command_map},          {"suspend", "kvmm suspend", command_suspend},
+    {"resume", "kvmm resume", command_resume}, {"advise", "kvmm advise", command_advise},
     {"bench", "kvmm bench", command_bench},
 };
 
@@ -46,7 +44,8 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 static const struct argp parser = {
     .parser = parse_option,
     .args_doc = "COMMAND [ARGUMENT...]",
-    .doc = "Look at the KV caches that kvmm manages, and steer those of processes under its shim.\v"
+    .doc = "Run programs whose KV caches kvmm manages, look at the caches, and steer them.\v"
+           "  run COMMAND  a program with kvmm under it\n"
            "  ls           the processes that use kvmm\n"
            "  map PID      where each page of a process is: device, host memory, NVMe\n"
            "  suspend PID  take a process's cache out of memory\n"
