@@ -4,7 +4,6 @@
  * the lowest symbol's number, chains of hash values whose lowest bit marks the last. */
 #include "shim/elf.h"
 
-#include <string.h>
 #include <sys/auxv.h>
 
 #define HIDDEN_VERSION 0x8000 /* in a version number: not the default one */
@@ -110,6 +109,16 @@ static void *address_of(const struct shim_object *object, const ElfW(Sym) * symb
 #endif
 }
 
+/* strcmp() of a sanitizer's runtime, say, is not to be called before that is ready. */
+static bool equal(const char *a, const char *b)
+{
+    while (*a && *a == *b) {
+        a++;
+        b++;
+    }
+    return *a == *b;
+}
+
 static bool defines(const struct shim_object *object, size_t number, const char *name)
 {
     const ElfW(Sym) *symbol = &object->symbols[number];
@@ -121,7 +130,7 @@ static bool defines(const struct shim_object *object, size_t number, const char 
         return false;
     if (object->versions && (object->versions[number] & HIDDEN_VERSION))
         return false;
-    return strcmp(object->strings + symbol->st_name, name) == 0;
+    return equal(object->strings + symbol->st_name, name);
 }
 
 static void *find_by_gnu_hash(const struct shim_object *object, const char *name)
@@ -202,30 +211,46 @@ size_t shim_elf_n_symbols(const struct shim_object *object)
     return (size_t)last + 1;
 }
 
+/* The objects of the start, from the loader's list for debuggers: others are at its end. */
+static void *find_from_start(const char *name, bool after_shim)
+{
+    bool reached = !after_shim;
+    for (const struct link_map *map = _r_debug.r_map; map; map = map->l_next) {
+        if (map->l_ld == _DYNAMIC && map != _r_debug.r_map) {
+            reached = true;
+            continue;
+        }
+        if (!reached)
+            continue;
+        struct shim_object object = {.base = map->l_addr};
+        read_dynamic(&object, map->l_ld);
+        void *found = shim_elf_symbol(&object, name);
+        if (found)
+            return found;
+    }
+    return NULL;
+}
+
+void *shim_elf_next(const char *name)
+{
+    return find_from_start(name, true);
+}
+
+void *shim_elf_first(const char *name)
+{
+    return find_from_start(name, false);
+}
+
 struct search {
     const char *name;
-    bool after_shim, reached;
     void *found;
 };
 
 static bool search_object(const struct shim_object *object, void *user)
 {
     struct search *search = user;
-    if (object->is_shim) {
-        search->reached = true;
-        return false;
-    }
-    if (search->after_shim && !search->reached)
-        return false;
-    search->found = shim_elf_symbol(object, search->name);
+    search->found = object->is_shim ? NULL : shim_elf_symbol(object, search->name);
     return search->found != NULL;
-}
-
-void *shim_elf_next(const char *name)
-{
-    struct search search = {.name = name, .after_shim = true};
-    shim_elf_each(search_object, &search);
-    return search.found;
 }
 
 void *shim_elf_any(const char *name)

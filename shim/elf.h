@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The objects that the loader has mapped (elf(5), dl_iterate_phdr(3)), read in memory: no call here allocates or calls dlsym,
- * so that the hooks of malloc and dlsym can use them, from the first call in the process on.
+ * so that the hooks of malloc and dlsym can use them.
  *
  * dl_iterate_phdr holds the loader's lock while a callback runs; it is recursive, so a hook that the loader itself calls
  * finds it free. Strings and tables are the object's and live until it is unloaded. */
@@ -42,10 +42,14 @@ struct shim_elf_changes shim_elf_changes(void);
 /* The object's own definition of a function or variable, in its default version; an IFUNC is resolved. NULL: none. */
 void *shim_elf_symbol(const struct shim_object *object, const char *name);
 
-/* The first definition after the shim in load order: what dlsym(RTLD_NEXT) would find from here. NULL: none. */
+/* These two call nothing of any other library, whose functions may be interposed by one that isn't ready yet, and take no
+ * lock; they are for names that an object of the start has, those being there for good.
+ * next: the first definition after the shim, what dlsym(RTLD_NEXT) would find from here; first: the first in any object but
+ * the shim. NULL: none. */
 void *shim_elf_next(const char *name);
+void *shim_elf_first(const char *name);
 
-/* The first definition in any object but the shim, also in one that was loaded RTLD_LOCAL. NULL: none. */
+/* The first definition in any object but the shim, also in one that was loaded later, RTLD_LOCAL. NULL: none. */
 void *shim_elf_any(const char *name);
 
 /* The object whose segments hold address. False: none does. */

@@ -40,11 +40,9 @@ static alloc_function find_real(const void *caller)
             dlclose(handle);
         }
     }
-    if (!found || found == (void *)ggml_backend_alloc_ctx_tensors_from_buft)
-        found = shim_elf_next(hooked);
-    if (!found)
-        found = shim_elf_any(hooked);
-    return (alloc_function)found;
+    if (found == (void *)ggml_backend_alloc_ctx_tensors_from_buft)
+        found = NULL;
+    return (alloc_function)(found ? found : shim_elf_any(hooked));
 }
 
 /* A function of the same ggml as `real`. */

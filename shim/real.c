@@ -23,7 +23,7 @@ static struct {
     SHIM_REAL_ALLOCATOR(OWN_MEMBER)
 } own = {SHIM_REAL_ALLOCATOR(FIRST_MEMBER)};
 
-static uintptr_t allocator_start, allocator_end;
+static uintptr_t allocator_start, allocator_end; /* written before the shim is on */
 
 #define DEFINE_MISSING(type, name, parameters, arguments, failure)                                                     \
     static type missing_##name parameters                                                                              \
@@ -41,21 +41,24 @@ void shim_real_find(void)
     found = shim_elf_next(#name);                                                                                      \
     __atomic_store_n((void **)&shim_real.name, found ? found : (void *)missing_##name, __ATOMIC_RELAXED);
 #define FIND_OWN(type, name, parameters, arguments, failure)                                                           \
-    found = shim_elf_any(#name);                                                                                       \
+    found = shim_elf_first(#name);                                                                                     \
     __atomic_store_n((void **)&own.name, found ? found : (void *)missing_##name, __ATOMIC_RELAXED);
     SHIM_REAL_ALLOCATOR(FIND_OWN)
     EACH(FIND)
-    struct shim_object allocator;
-    if (shim_elf_at((void *)shim_real.malloc, &allocator)) {
-        __atomic_store_n(&allocator_start, allocator.start, __ATOMIC_RELAXED);
-        __atomic_store_n(&allocator_end, allocator.end, __ATOMIC_RELAXED);
+}
+
+void shim_real_find_allocator(void)
+{
+    struct shim_object object;
+    if (shim_elf_at((void *)own.malloc, &object) && !object.is_program) {
+        allocator_start = object.start;
+        allocator_end = object.end;
     }
 }
 
 bool shim_real_is_allocator(const void *address)
 {
-    return (uintptr_t)address >= __atomic_load_n(&allocator_start, __ATOMIC_RELAXED) &&
-           (uintptr_t)address < __atomic_load_n(&allocator_end, __ATOMIC_RELAXED);
+    return (uintptr_t)address >= allocator_start && (uintptr_t)address < allocator_end;
 }
 
 #define DEFINE_FIRST(type, name, parameters, arguments, failure)                                                       \

@@ -25,7 +25,9 @@ extern struct shim_real shim_real;
 
 void shim_real_find(void);
 
-/* Whether the address is code of the library that malloc comes from: its mmap is not the engine's. */
+/* Whether the address is code of the library that malloc comes from: its mmap is not the engine's. None is where the program
+ * itself has malloc, and before shim_real_find_allocator(). */
+void shim_real_find_allocator(void);
 bool shim_real_is_allocator(const void *address);
 
 #endif

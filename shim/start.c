@@ -179,7 +179,7 @@ static const char *sanitizer(void)
                                            {"__msan_init", "MemorySanitizer"},
                                            {"__hwasan_init", "HWAddressSanitizer"}};
     for (size_t i = 0; i < sizeof marks / sizeof marks[0]; i++) {
-        if (shim_elf_any(marks[i][0]))
+        if (shim_elf_first(marks[i][0]))
             return marks[i][1];
     }
     return NULL;
@@ -221,6 +221,7 @@ __attribute__((constructor)) static void start(void)
         shim_log("the program is built with %s, which can't be used together with kvmm; it runs without kvmm", found);
         return;
     }
+    shim_real_find_allocator();
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
     started_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
