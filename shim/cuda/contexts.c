@@ -157,8 +157,8 @@ CUresult cuDevicePrimaryCtxReset_v2(CUdevice device)
 
 static CUresult ended(CUresult rc, CUstream stream)
 {
-    if (rc == CUDA_SUCCESS || rc == INVALIDATED || rc == MERGE || rc == UNJOINED || rc == ISOLATION ||
-        rc == CUDA_ERROR_OUT_OF_MEMORY)
+    if (rc == CUDA_SUCCESS || (int)rc == INVALIDATED || (int)rc == MERGE || (int)rc == UNJOINED ||
+        (int)rc == ISOLATION || rc == CUDA_ERROR_OUT_OF_MEMORY)
         shim_cuda_capture_ended(stream);
     return rc;
 }
@@ -168,37 +168,23 @@ static CUstream own(CUstream stream)
     return stream ? stream : CU_STREAM_PER_THREAD;
 }
 
-CUresult cuStreamBeginCapture(CUstream stream)
-{
-    BEGIN(stream, CALL(cuStreamBeginCapture, stream))
-}
+CUresult cuStreamBeginCapture(CUstream stream){BEGIN(stream, CALL(cuStreamBeginCapture, stream))}
 
-CUresult cuStreamBeginCapture_ptsz(CUstream stream)
-{
-    BEGIN(own(stream), CALL(cuStreamBeginCapture_ptsz, stream))
-}
+CUresult cuStreamBeginCapture_ptsz(CUstream stream){BEGIN(own(stream), CALL(cuStreamBeginCapture_ptsz, stream))}
 
-CUresult cuStreamBeginCapture_v2(CUstream stream, CUstreamCaptureMode mode)
-{
-    BEGIN(stream, CALL(cuStreamBeginCapture_v2, stream, mode))
-}
+CUresult cuStreamBeginCapture_v2(CUstream stream,
+                                 CUstreamCaptureMode mode){BEGIN(stream, CALL(cuStreamBeginCapture_v2, stream, mode))}
 
-CUresult cuStreamBeginCapture_v2_ptsz(CUstream stream, CUstreamCaptureMode mode)
-{
-    BEGIN(own(stream), CALL(cuStreamBeginCapture_v2_ptsz, stream, mode))
-}
+CUresult cuStreamBeginCapture_v2_ptsz(CUstream stream, CUstreamCaptureMode mode){
+    BEGIN(own(stream), CALL(cuStreamBeginCapture_v2_ptsz, stream, mode))}
 
 CUresult cuStreamBeginCaptureToGraph(CUstream stream, CUgraph graph, const CUgraphNode *after,
-                                     const CUgraphEdgeData *edges, size_t n, CUstreamCaptureMode mode)
-{
-    BEGIN(stream, CALL(cuStreamBeginCaptureToGraph, stream, graph, after, edges, n, mode))
-}
+                                     const CUgraphEdgeData *edges, size_t n, CUstreamCaptureMode mode){
+    BEGIN(stream, CALL(cuStreamBeginCaptureToGraph, stream, graph, after, edges, n, mode))}
 
 CUresult cuStreamBeginCaptureToGraph_ptsz(CUstream stream, CUgraph graph, const CUgraphNode *after,
-                                          const CUgraphEdgeData *edges, size_t n, CUstreamCaptureMode mode)
-{
-    BEGIN(own(stream), CALL(cuStreamBeginCaptureToGraph_ptsz, stream, graph, after, edges, n, mode))
-}
+                                          const CUgraphEdgeData *edges, size_t n, CUstreamCaptureMode mode){
+    BEGIN(own(stream), CALL(cuStreamBeginCaptureToGraph_ptsz, stream, graph, after, edges, n, mode))}
 
 CUresult cuStreamEndCapture(CUstream stream, CUgraph *graph)
 {

@@ -24,14 +24,15 @@ struct swap_faults;
 
 /* From now on allocations that the rules (shim/select.h, opened by the caller) select become memory of kvmm's. Nothing of
  * CUDA is loaded or called until the engine does. Strings of *config must stay. Without this call every hook passes.
- * -EINVAL: device_memory is less than a granule of 2 MiB, but not 0. */
+ * -EINVAL: device_memory is less than a granule of 2 MiB, but not 0; -ENOMEM. */
 int shim_cuda_open(const struct shim_config *config, char *reason, size_t size);
 
 /* The hook that stands for `name`, if it is exactly the symbol of a driver function that is interposed and the library
  * `handle` has it; NULL: dlsym's own answer is right. */
 void *shim_cuda_dlsym(void *handle, const char *name);
 
-/* Whether any cache is on a GPU: what the control socket, which serves either kind of engine, asks first. */
+/* Whether a cache is on a GPU, or was when it was suspended: what the control socket, which serves either kind of engine,
+ * asks first. */
 bool shim_cuda_active(void);
 
 /* Waits until calls under way have returned and the work that was queued is done, moves what is in the cache to host memory
@@ -65,7 +66,7 @@ struct shim_cuda_info {
     bool suspended;
 };
 void shim_cuda_get_info(struct shim_cuda_info *info);
-/* The same as name=value pairs, for the control socket's `info`. 0, or -ENOSPC if size is too small. */
+/* The same as name=value pairs, appended by shim_control_pair(), for the control socket's `info`. 0, or -ENOSPC. */
 int shim_cuda_info(char *text, size_t size);
 
 /* Tests: faults in the swap file from now on (swap/backend.h); NULL: none. Before the first suspend. */

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "shim/cuda/cuda.h"
+#include "shim/hook.h"
 
 #define SYSTEM_LIBRARY "libcuda.so.1"
 
@@ -24,9 +25,6 @@ typedef CUresult get_proc_v2(const char *symbol, void **function, int version, u
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static void (*real[SHIM_N_CUDA_HOOKS])(void); /* written under lock before `loaded` is set */
 static atomic_bool loaded;
-
-/* This thread looks up functions for kvmm: no hooks. */
-static _Thread_local bool for_kvmm __attribute__((tls_model("initial-exec")));
 
 /* dlsym is interposed by the shim; the C library's own, by the oldest version that each architecture has. */
 static dlsym_function *real_dlsym(void)
@@ -85,10 +83,12 @@ static void load(void)
 void (*shim_cuda_real(enum shim_cuda_hook hook))(void)
 {
     if (!atomic_load_explicit(&loaded, memory_order_acquire)) {
+        shim_inside++;
         pthread_mutex_lock(&lock);
         if (!atomic_load_explicit(&loaded, memory_order_relaxed))
             load();
         pthread_mutex_unlock(&lock);
+        shim_inside--;
     }
     return atomic_load_explicit(&loaded, memory_order_acquire) ? real[hook] : NULL;
 }
@@ -96,10 +96,9 @@ void (*shim_cuda_real(enum shim_cuda_hook hook))(void)
 const struct cuda_driver *shim_cuda_driver(char reason[CUDA_DRIVER_REASON])
 {
     const struct cuda_driver *driver = NULL;
-    bool before = for_kvmm;
-    for_kvmm = true;
+    shim_inside++; /* its dlsym is not the engine's */
     enum cuda_driver_status status = cuda_driver_get(&driver, reason);
-    for_kvmm = before;
+    shim_inside--;
     return status == CUDA_DRIVER_OK ? driver : NULL;
 }
 
@@ -114,7 +113,7 @@ static void *as_pointer(void (*function)(void))
 
 void *shim_cuda_dlsym(void *handle, const char *name)
 {
-    if (for_kvmm || !name || name[0] != 'c' || name[1] != 'u' || handle == RTLD_NEXT)
+    if (shim_inside || !name || name[0] != 'c' || name[1] != 'u' || handle == RTLD_NEXT)
         return NULL;
     for (int i = 0; i < SHIM_N_CUDA_HOOKS; i++) {
         if (strcmp(shim_cuda_hooks[i].symbol, name) == 0)

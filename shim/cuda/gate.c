@@ -5,7 +5,6 @@
 #include <stdatomic.h>
 #include <time.h>
 
-
 #define MAX_CAPTURES 64
 #define NS_PER_S     1000000000u
 
@@ -21,7 +20,7 @@ static bool fails;
 static struct capture {
     CUstream stream;
     pthread_t thread;
-} captures[MAX_CAPTURES]; /* under lock */
+} captures[MAX_CAPTURES];                          /* under lock */
 static unsigned n_captures, n_beginning, n_drains; /* under lock */
 static atomic_bool capturing;                      /* n_captures + n_beginning > 0 */
 

@@ -8,7 +8,7 @@
 #define PER_THREAD CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM
 
 const struct shim_cuda_hook_info shim_cuda_hooks[SHIM_N_CUDA_HOOKS] = {
-#define ROW(symbol, name, version, form) [SHIM_##symbol] = {#symbol, #name, version, form, (void (*)(void))symbol},
+#define ROW(symbol, name, version, form)     [SHIM_##symbol] = {#symbol, #name, version, form, (void (*)(void))symbol},
 #define ONE_FORM(symbol, name, version, ...) ROW(symbol, name, version, LEGACY)
 #define TWO_FORMS(symbol, suffix, name, version, thread_version, ...)                                                  \
     ROW(symbol, name, version, LEGACY) ROW(symbol##suffix, name, thread_version, PER_THREAD)
@@ -22,12 +22,12 @@ const struct shim_cuda_hook_info shim_cuda_hooks[SHIM_N_CUDA_HOOKS] = {
     shim_cuda_enter_spans(&inside, (const struct shim_cuda_span[]){__VA_ARGS__},                                       \
                           sizeof((const struct shim_cuda_span[]){__VA_ARGS__}) / sizeof(struct shim_cuda_span))
 
-#define ANY                              shim_cuda_enter_any(&inside)
-#define ONE(at, bytes)                   SPAN_LIST({at, bytes})
-#define TWO(a, a_bytes, b, b_bytes)      SPAN_LIST({a, a_bytes}, {b, b_bytes})
-#define MANY(to, from, bytes, n)         shim_cuda_enter_many(&inside, to, from, bytes, n)
-#define ROWS(at, pitch, width, height)   SPAN_LIST(shim_cuda_span_rows(at, pitch, width, height))
-#define SPANS(kind)                      shim_cuda_enter_spans(&inside, shim_cuda_spans_##kind(copy).of, 2)
+#define ANY                            shim_cuda_enter_any(&inside)
+#define ONE(at, bytes)                 SPAN_LIST({at, bytes})
+#define TWO(a, a_bytes, b, b_bytes)    SPAN_LIST({a, a_bytes}, {b, b_bytes})
+#define MANY(to, from, bytes, n)       shim_cuda_enter_many(&inside, to, from, bytes, n)
+#define ROWS(at, pitch, width, height) SPAN_LIST(shim_cuda_span_rows(at, pitch, width, height))
+#define SPANS(kind)                    shim_cuda_enter_spans(&inside, shim_cuda_spans_##kind(copy).of, 2)
 
 #define PASS(symbol, name, version, params, args, touch)                                                               \
     CUresult symbol params                                                                                             \

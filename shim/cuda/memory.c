@@ -11,6 +11,7 @@
 #include "shim/cuda/touch.h"
 #include "shim/log.h"
 #include "shim/select.h"
+#include "shim/start.h"
 
 #define LONG_NS (3600u * 1000000000ull)
 
@@ -44,8 +45,10 @@ static int check_room(size_t bytes)
     CUdevice device = 0;
     if (budget) {
         if (bytes > budget)
-            shim_log_once(&said, "the cache has %zu bytes and the budget %llu: kernels can run only if the engine says "
-                                 "what it needs (kvmm_advise)", bytes, (unsigned long long)budget);
+            shim_log_once(&said,
+                          "the cache has %zu bytes and the budget %llu: kernels can run only if the engine says "
+                          "what it needs (kvmm_advise)",
+                          bytes, (unsigned long long)budget);
         return 0;
     }
     CUresult rc = shim_cuda.cu->MemGetInfo(&free_bytes, &total);
@@ -76,8 +79,10 @@ int shim_cuda_allocate(size_t bytes, bool tentative, CUdeviceptr *ptr)
         shim_log_once(&said, "%zu bytes of the cache stay with the CUDA driver: %s", bytes, shim_cuda.why);
     CUcontext context = range ? range->context : NULL;
     shim_cuda_unlock();
-    if (context)
+    if (context) {
         shim_cuda_context_came(context);
+        shim_control_start();
+    }
     return result;
 }
 
@@ -88,7 +93,7 @@ CUresult cuMemAlloc_v2(CUdeviceptr *ptr, size_t bytes)
         return CUDA_ERROR_NOT_INITIALIZED;
     if (!shim_cuda.open || !ptr || bytes < SHIM_THRESHOLD)
         return real(ptr, bytes);
-    enum shim_verdict verdict = shim_select("cuMemAlloc", bytes);
+    enum shim_verdict verdict = shim_ask("cuMemAlloc", bytes);
     if (verdict == SHIM_PASS)
         return real(ptr, bytes);
     /* While all is suspended the device's memory is somebody else's: an engine that asks for more waits. */
@@ -248,7 +253,8 @@ CUresult cuPointerGetAttribute(void *data, CUpointer_attribute attribute, CUdevi
         return real(data, attribute, ptr);
     if (answer(range, attribute, ptr, data))
         return CUDA_SUCCESS;
-    CUresult rc = shim_cuda_enter_spans(&inside, &(struct shim_cuda_span){ptr, 1}, 1); /* the driver knows what is there */
+    CUresult rc =
+        shim_cuda_enter_spans(&inside, &(struct shim_cuda_span){ptr, 1}, 1); /* the driver knows what is there */
     if (rc != CUDA_SUCCESS)
         return rc;
     rc = real(data, attribute, ptr);

@@ -102,8 +102,7 @@ static int map_all(struct batch *batch)
             if (rc != CUDA_SUCCESS)
                 return shim_cuda_refused(rc, "cuMemMap");
         }
-        CUmemAccessDesc access = {{CU_MEM_LOCATION_TYPE_DEVICE, run.range->device},
-                                  CU_MEM_ACCESS_FLAGS_PROT_READWRITE};
+        CUmemAccessDesc access = {{CU_MEM_LOCATION_TYPE_DEVICE, run.range->device}, CU_MEM_ACCESS_FLAGS_PROT_READWRITE};
         CUresult rc = cu->MemSetAccess(at, run.n * bytes, &access, 1); /* one call for the span: it is the dear one */
         if (rc != CUDA_SUCCESS)
             return shim_cuda_refused(rc, "cuMemSetAccess");

@@ -8,18 +8,22 @@
 
 #include "shim/cuda/calls.h"
 #include "shim/cuda/find.h"
+#include "shim/hook.h"
 #include "shim/log.h"
+#include "shim/select.h"
 
 struct shim_cuda shim_cuda = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 void shim_cuda_lock(void)
 {
+    shim_inside++; /* what kvmm allocates and looks up is not the engine's */
     pthread_mutex_lock(&shim_cuda.lock);
 }
 
 void shim_cuda_unlock(void)
 {
     pthread_mutex_unlock(&shim_cuda.lock);
+    shim_inside--;
 }
 
 int shim_cuda_why(int code, const char *format, ...)
@@ -132,6 +136,8 @@ void shim_cuda_range_decide(struct shim_cuda_range *range, bool cache)
         return;
     range->cache = cache;
     range->tentative = false;
+    if (cache)
+        shim_select_adopted();
     shim_cuda.n_tentative--;
 }
 

@@ -4,19 +4,32 @@
 #include <errno.h>
 #include <stdio.h>
 
-#include "kvmm/shim.h"
+#include "shim/include/kvmm/shim.h"
+#include "shim/control.h"
 #include "shim/cuda/calls.h"
 #include "shim/cuda/cuda.h"
 #include "shim/cuda/gate.h"
 #include "shim/cuda/move.h"
 #include "shim/cuda/ranges.h"
 
-#define NS_PER_MS  1000000ull
-#define ADVICE_NS  (60000 * NS_PER_MS) /* that a COLD or FREE waits for queued work */
-#define SMALLEST   ((uint64_t)2 << 20)
+#define NS_PER_MS 1000000ull
+#define ADVICE_NS (60000 * NS_PER_MS) /* that a COLD or FREE waits for queued work */
+#define SMALLEST  ((uint64_t)2 << 20)
 
 /* One suspend or resume at a time. Before the lock of shim_cuda. */
 static pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER;
+
+/* A child of a process that has a cache has none: CUDA does not live on in it. Its hooks pass. */
+static void after_fork_in_child(void)
+{
+    if (shim_cuda.n_ranges == 0)
+        return;
+    shim_cuda.open = false;
+    shim_cuda.n_slots = 0;
+    shim_cuda.n_ranges = 0;
+    shim_cuda.n_tentative = 0;
+    shim_cuda.n_needed = 0;
+}
 
 int shim_cuda_open(const struct shim_config *config, char *reason, size_t size)
 {
@@ -24,6 +37,10 @@ int shim_cuda_open(const struct shim_config *config, char *reason, size_t size)
         snprintf(reason, size, "KVMM_DEVICE_MEMORY: %llu bytes are less than the smallest piece of GPU memory, 2 MiB",
                  (unsigned long long)config->device_memory);
         return -EINVAL;
+    }
+    if (pthread_atfork(NULL, NULL, after_fork_in_child)) {
+        snprintf(reason, size, "no memory for a fork handler");
+        return -ENOMEM;
     }
     shim_cuda_lock();
     shim_cuda.config = *config;
@@ -35,7 +52,7 @@ int shim_cuda_open(const struct shim_config *config, char *reason, size_t size)
 
 bool shim_cuda_active(void)
 {
-    return shim_cuda.n_ranges != 0;
+    return shim_cuda.n_ranges != 0 || shim_cuda.suspended;
 }
 
 void shim_cuda_set_swap_faults(const struct swap_faults *faults)
@@ -251,16 +268,22 @@ int shim_cuda_info(char *text, size_t size)
 {
     struct shim_cuda_info info;
     shim_cuda_get_info(&info);
-    int n = snprintf(text, size,
-                     "device=cuda suspended=%d ranges=%llu range_bytes=%llu memory_bytes=%llu resident_bytes=%llu "
-                     "peak_bytes=%llu host_bytes=%llu swapped_bytes=%llu blank_bytes=%llu lost_bytes=%llu "
-                     "suspends=%llu resumes=%llu suspend_ns=%llu resume_ns=%llu",
-                     info.suspended, (unsigned long long)info.n_ranges, (unsigned long long)info.range_bytes,
-                     (unsigned long long)info.memory_bytes, (unsigned long long)info.resident_bytes,
-                     (unsigned long long)info.peak_bytes, (unsigned long long)info.host_bytes,
-                     (unsigned long long)info.swapped_bytes, (unsigned long long)info.blank_bytes,
-                     (unsigned long long)info.lost_bytes, (unsigned long long)info.n_suspends,
-                     (unsigned long long)info.n_resumes, (unsigned long long)info.suspend_ns,
-                     (unsigned long long)info.resume_ns);
-    return n >= 0 && (size_t)n < size ? 0 : -ENOSPC;
+    const struct {
+        const char *name;
+        uint64_t value;
+    } pairs[] = {
+        {"caches", info.n_ranges},       {"bytes", info.range_bytes},
+        {"memory", info.resident_bytes}, {"memory_limit", info.memory_bytes},
+        {"host", info.host_bytes},       {"host_limit", shim_cuda.config.host_memory},
+        {"swapped", info.swapped_bytes}, {"swap_limit", shim_cuda.config.swap_bytes},
+        {"blank", info.blank_bytes},     {"lost", info.lost_bytes},
+        {"peak", info.peak_bytes},       {"suspends", info.n_suspends},
+        {"resumes", info.n_resumes},     {"suspend_ns", info.suspend_ns},
+        {"resume_ns", info.resume_ns},
+    };
+    int error = shim_control_pair(text, size, "device", "cuda");
+    error = error ? error : shim_control_pair(text, size, "state", info.suspended ? "suspended" : "running");
+    for (size_t i = 0; i < sizeof pairs / sizeof pairs[0]; i++)
+        error = error ? error : shim_control_pair_number(text, size, pairs[i].name, pairs[i].value);
+    return error;
 }

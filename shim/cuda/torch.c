@@ -4,7 +4,7 @@
 #include <dlfcn.h>
 #include <string.h>
 
-#include "kvmm/shim.h"
+#include "shim/include/kvmm/shim.h"
 #include "shim/cuda/calls.h"
 #include "shim/cuda/find.h"
 #include "shim/cuda/gate.h"
@@ -16,8 +16,8 @@
 static bool is_preloaded(void)
 {
     void *seen = shim_cuda_find_symbol(RTLD_DEFAULT, "cuLaunchKernel");
-    CUresult (*hook)(CUfunction, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, CUstream, void **,
-                     void **) = cuLaunchKernel;
+    CUresult (*hook)(CUfunction, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, CUstream,
+                     void **, void **) = cuLaunchKernel;
     return memcmp(&seen, &hook, sizeof seen) == 0;
 }
 
@@ -29,7 +29,8 @@ __attribute__((visibility("default"))) void *kvmm_torch_malloc(ptrdiff_t bytes, 
     if (bytes <= 0)
         return NULL;
     if (!shim_cuda.open || !is_preloaded()) {
-        shim_log_once(&said_not_preloaded, "kvmm_torch_malloc: the library must be preloaded too (LD_PRELOAD, or kvmm run)");
+        shim_log_once(&said_not_preloaded,
+                      "kvmm_torch_malloc: the library must be preloaded too (LD_PRELOAD, or kvmm run)");
         return NULL;
     }
     char reason[CUDA_DRIVER_REASON];
@@ -50,5 +51,6 @@ __attribute__((visibility("default"))) void kvmm_torch_free(void *address, ptrdi
     static bool said;
     CUresult rc = address ? shim_cuda_free((uintptr_t)address) : CUDA_SUCCESS;
     if (rc != CUDA_SUCCESS)
-        shim_log_once(&said, "kvmm_torch_free: %p of device %d could not be freed: CUDA error %d", address, device, (int)rc);
+        shim_log_once(&said, "kvmm_torch_free: %p of device %d could not be freed: CUDA error %d", address, device,
+                      (int)rc);
 }

@@ -16,8 +16,10 @@ CUresult shim_cuda_result(int result)
         return CUDA_SUCCESS;
     case -ENOMEM:
     case -ENOSPC:
-        shim_log_once(&said_full, "the cache does not fit on the device: %s; the engine's call gets "
-                                  "CUDA_ERROR_OUT_OF_MEMORY", shim_cuda.why);
+        shim_log_once(&said_full,
+                      "the cache does not fit on the device: %s; the engine's call gets "
+                      "CUDA_ERROR_OUT_OF_MEMORY",
+                      shim_cuda.why);
         return CUDA_ERROR_OUT_OF_MEMORY;
     case -EBADMSG:
         shim_log_once(&said_lost, "%s; the engine's calls get CUDA_ERROR_ECC_UNCORRECTABLE", shim_cuda.why);
