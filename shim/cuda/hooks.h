@@ -204,6 +204,12 @@
          (CUgraphNode * node, CUgraph graph, const CUgraphNode *after, const CUgraphEdgeData *edges, size_t n,         \
           CUgraphNodeParams *params),                                                                                  \
          (node, graph, after, edges, n, params), ANY)                                                                  \
+    PASS(cuGraphMemcpyNodeSetParams, cuGraphMemcpyNodeSetParams, 10000, (CUgraphNode node, const CUDA_MEMCPY3D *copy), \
+         (node, copy), SPANS(3d))                                                                                      \
+    PASS(cuGraphMemsetNodeSetParams, cuGraphMemsetNodeSetParams, 10000,                                                \
+         (CUgraphNode node, const CUDA_MEMSET_NODE_PARAMS *fill), (node, fill), ANY)                                   \
+    PASS(cuGraphNodeSetParams, cuGraphNodeSetParams, 12020, (CUgraphNode node, CUgraphNodeParams * params),            \
+         (node, params), ANY)                                                                                          \
     PASS(cuGraphExecMemcpyNodeSetParams, cuGraphExecMemcpyNodeSetParams, 10020,                                        \
          (CUgraphExec exec, CUgraphNode node, const CUDA_MEMCPY3D *copy, CUcontext context),                           \
          (exec, node, copy, context), SPANS(3d))                                                                       \

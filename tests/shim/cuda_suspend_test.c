@@ -38,7 +38,7 @@ struct worker {
     CUcontext context;
     CUdeviceptr cache;
     unsigned number;
-    uint64_t seed, round, n_steps;
+    uint64_t seed, round, n_steps, n_wrong;
 };
 
 static atomic_bool done;
@@ -61,7 +61,7 @@ static void work_once(struct worker *w, uint64_t *pinned, CUstream stream)
         OK(engine.cu.to_host_async(pinned, at, PART * sizeof *pinned, stream));
         OK(engine.cu.synchronize(stream));
         for (uint64_t i = 0; i < PART; i++)
-            ck_assert_uint_eq(pinned[i], engine_word(first + i, w->round));
+            w->n_wrong += pinned[i] != engine_word(first + i, w->round);
         next = w->round;
         break;
     case 2:
@@ -121,6 +121,7 @@ START_TEST(an_engine_that_is_suspended_all_the_time_never_sees_a_wrong_byte)
     for (unsigned i = 0; i < N_WORKERS; i++) {
         ck_assert_int_eq(pthread_join(workers[i].thread, NULL), 0);
         engine_expect(cache + i * PART * 8, i * PART, PART, workers[i].round);
+        ck_assert_uint_eq(workers[i].n_wrong, 0);
         n_steps += workers[i].n_steps;
     }
     printf("%ld suspends, %llu steps, %llu MiB moved out\n", rounds, (unsigned long long)n_steps,
