@@ -12,6 +12,7 @@
 
 #include "shim/cuda/abi.h"
 #include "tests/shim/cuda_control.h"
+#include "tests/shim/cuda_dlsym.h"
 #include "tests/simcuda/simcuda.h"
 
 #define FRAME ((size_t)64 << 10)                       /* SIMCUDA_GRANULARITY of the tests */

@@ -157,7 +157,7 @@ static void fail_one(const char *name, uint64_t nth, CUresult error)
 /* All of the first, then fewer: what is called hundreds of times is called in the same places. */
 static uint64_t next_call(uint64_t nth)
 {
-    return nth < 24 ? nth + 1 : nth + nth / 6 + 1;
+    return nth < 10 ? nth + 1 : nth + nth / 3 + 1;
 }
 
 START_TEST(each_call_of_the_driver_fails_once)

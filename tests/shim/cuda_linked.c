@@ -2,7 +2,6 @@
  *
  * The GPU side of the shim as a library to link with, for builds with a sanitizer, under which nothing can be preloaded: the
  * settings, the rules and the symbols that engines find, without what is interposed of the C library. */
-#include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -11,6 +10,9 @@
 #include "shim/include/kvmm/shim.h"
 #include "shim/log.h"
 #include "shim/start.h"
+#include "tests/shim/cuda_dlsym.h"
+
+#undef dlsym
 
 SHIM_THREAD_LOCAL unsigned shim_inside;
 
@@ -29,17 +31,10 @@ SHIM_EXPORT int kvmm_advise(void *address, size_t bytes, int advice)
     return shim_cuda_advise(address, bytes, advice, reason, sizeof reason);
 }
 
-/* RTLD_NEXT would mean what comes after this library: no test asks for it. */
-SHIM_EXPORT void *dlsym(void *handle, const char *name)
+void *shim_test_dlsym(void *handle, const char *name)
 {
-    static void *(*real)(void *, const char *);
-    if (!__atomic_load_n(&real, __ATOMIC_ACQUIRE)) {
-        void *(*found)(void *, const char *);
-        *(void **)&found = dlvsym(RTLD_NEXT, "dlsym", "GLIBC_2.2.5");
-        __atomic_store_n(&real, found, __ATOMIC_RELEASE);
-    }
     void *hook = shim_cuda_dlsym(handle, name);
-    return hook ? hook : real(handle, name);
+    return hook ? hook : dlsym(handle, name);
 }
 
 static const char *get(const char *name)

@@ -102,8 +102,10 @@ START_TEST(a_runtime_that_finds_the_driver_as_cudart_does_leads_to_the_shim)
     OK(engine.cu.host_alloc(&pinned, CACHE, 0));
     OK(standin_memcpy_async(pinned, cache, CACHE, NULL));
     OK(standin_stream_synchronize(NULL));
+    size_t n_wrong = 0;
     for (size_t i = 0; i < CACHE_WORDS; i++)
-        ck_assert_uint_eq(((uint64_t *)pinned)[i], engine_word(i, 5));
+        n_wrong += ((uint64_t *)pinned)[i] != engine_word(i, 5);
+    ck_assert_uint_eq(n_wrong, 0);
     OK(engine.cu.host_free(pinned));
     OK(standin_free(cache));
     OK(standin_close());

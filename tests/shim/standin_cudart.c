@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tests/shim/standin_cudart.h"
 
-#include <dlfcn.h>
 #include <stdint.h>
+
+#include "tests/shim/cuda_dlsym.h"
 
 #define API __attribute__((visibility("default")))
 
