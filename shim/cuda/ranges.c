@@ -212,8 +212,8 @@ int shim_cuda_range_make(size_t bytes, bool tentative, struct shim_cuda_range **
         return shim_cuda_refused(rc, "cuCtxGetDevice");
     int result = choose_frame(device, &frame);
     struct shim_cuda_range *range = free_slot();
-    if (result)
-        return result;
+    if (result || frame == 0)
+        return result ? result : -EIO;
     if (!range)
         return shim_cuda_why(-ENOSPC, "there are %d allocations already", SHIM_CUDA_MAX_RANGES);
     size_t n_frames = bytes / frame + (bytes % frame != 0);

@@ -44,7 +44,7 @@ static void link_all(void)
 static void look_up(void *library, bool per_thread)
 {
 #define X(member, name, symbol, suffix, version, thread_version, params)                                               \
-    *(void **)&engine.cu.member = dlsym(library, per_thread ? #symbol #suffix : #symbol);                              \
+    *(void **)&engine.cu.member = dlsym(library, (const char *const[]){#symbol, #symbol #suffix}[per_thread]);         \
     ck_assert_msg(engine.cu.member != NULL, "dlsym finds no %s", #symbol);
     ENGINE_FUNCTIONS(X)
 #undef X
@@ -63,7 +63,7 @@ static void ask_v2(get_proc_v2 *get, bool per_thread)
     CUdriverProcAddressQueryResult found;
     uint64_t flags = per_thread ? CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM : CU_GET_PROC_ADDRESS_DEFAULT;
 #define X(member, name, symbol, suffix, version, thread_version, params)                                               \
-    OK(get(#name, (void **)&engine.cu.member, per_thread ? thread_version : version, flags, &found));                  \
+    OK(get(#name, (void **)&engine.cu.member, (const int[]){version, thread_version}[per_thread], flags, &found));     \
     ck_assert_msg(found == CU_GET_PROC_ADDRESS_SUCCESS, "no %s", #name);
     ENGINE_FUNCTIONS(X)
 #undef X

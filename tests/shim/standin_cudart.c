@@ -46,7 +46,8 @@ API int standin_open(bool per_thread)
         return CUDA_ERROR_NOT_FOUND;
     CUdriverProcAddressQueryResult found;
 #define X(member, name, version, thread_version, params)                                                               \
-    if (get(#name, (void **)&cu.member, per_thread ? thread_version : version, flags, &found) || !cu.member)           \
+    if (get(#name, (void **)&cu.member, (const int[]){version, thread_version}[per_thread], flags, &found) ||          \
+        !cu.member)                                                                                                    \
         return CUDA_ERROR_NOT_FOUND;
     FUNCTIONS(X)
 #undef X
