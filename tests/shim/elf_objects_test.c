@@ -9,7 +9,7 @@
 
 #include <check.h>
 
-#include "shim/elf.h"
+#include "shim/elf_objects.h"
 #include "shim/symbols.h"
 
 static const char *plugin_path(const char *name)
