@@ -225,7 +225,9 @@ static const struct command {
 size_t shim_control_answer(const struct shim_control_ops *ops, void *user, const char *text, size_t bytes, char *out,
                            size_t size)
 {
-    struct answer answer = {out, size};
+    struct answer answer;
+    answer.text = out;
+    answer.size = size;
     size_t length = 0;
     if (size == 0 || !check_bytes(text, bytes, &answer, &length))
         return length;

@@ -5,7 +5,6 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 static off_t memfd_offset(struct shim_pager *pager, uint32_t chunk)
@@ -85,7 +84,11 @@ void shim_chunk_unmap(struct shim_pager *pager, uint32_t chunk)
 
 void shim_chunk_free_slot(struct shim_pager *pager, uint32_t chunk)
 {
-    if (pager->chunks[chunk].flags & SHIM_HAS_SLOT) {
+    if (!(pager->chunks[chunk].flags & SHIM_HAS_SLOT))
+        return;
+    if (pager->n_reserve < SHIM_RESERVE)
+        pager->reserve[pager->n_reserve++] = pager->chunks[chunk].slot;
+    else {
         swap_slot_free(pager->swap, pager->chunks[chunk].slot);
         pager->swap_full = false;
     }
@@ -136,14 +139,16 @@ void shim_chunk_lose(struct shim_pager *pager, uint32_t chunk)
 {
     struct shim_chunk *c = &pager->chunks[chunk];
     bool wanted = c->flags & SHIM_WANTED;
+    char *view = shim_chunk_view(pager, chunk);
+    size_t bytes = shim_chunk_view_bytes(pager, chunk);
     shim_chunk_free_slot(pager, chunk);
     shim_chunk_release(pager, chunk);
     shim_chunk_set(pager, chunk, SHIM_LOST);
     shim_policy_left(pager->policy, chunk, false);
-    if (pager->uffd.poison)
-        shim_uffd_poison(&pager->uffd, shim_chunk_view(pager, chunk), shim_chunk_view_bytes(pager, chunk));
-    else if (wanted) /* it touches it again, and that touch's thread is known */
-        shim_uffd_wake(&pager->uffd, shim_chunk_view(pager, chunk), shim_chunk_view_bytes(pager, chunk));
+    if (pager->uffd.poison && shim_uffd_poison(&pager->uffd, view, bytes))
+        pager->uffd.poison = false; /* then by a signal */
+    if (wanted)                     /* it touches it again, and that touch's thread is known */
+        shim_uffd_wake(&pager->uffd, view, bytes);
     stop_waiting(pager, chunk);
 }
 
@@ -154,7 +159,5 @@ void shim_chunk_signal_lost(struct shim_pager *pager, uint32_t chunk, uint32_t t
         shim_uffd_wake(&pager->uffd, view, shim_chunk_view_bytes(pager, chunk));
         return;
     }
-    siginfo_t info = {.si_signo = SIGBUS, .si_code = BUS_ADRERR};
-    info.si_addr = view;
-    syscall(SYS_rt_tgsigqueueinfo, getpid(), tid, SIGBUS, &info);
+    tgkill(getpid(), (pid_t)tid, SIGBUS);
 }

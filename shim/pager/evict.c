@@ -3,6 +3,22 @@
 
 #include <errno.h>
 
+/* When memory and swap file are both full, a chunk that is touched in the swap file must change places with one in memory,
+ * and for that one place more is needed. So SHIM_RESERVE slots stand apart: they are used for exchanges only, and while they
+ * are not all there, nothing grows. What an exchange takes comes back: the chunk that it fetched keeps its slot until it is
+ * written to, and is clean, able to leave without a slot, until then. Thus what is in the file can always be fetched. */
+bool shim_reserve_fill(struct shim_pager *pager)
+{
+    while (pager->swap && pager->n_reserve < SHIM_RESERVE) {
+        uint32_t slot;
+        int error = swap_slot_alloc(pager->swap, &slot);
+        if (error)
+            return false;
+        pager->reserve[pager->n_reserve++] = slot;
+    }
+    return true;
+}
+
 /* Clean chunks that stand ready to leave while memory is full: their room is had without waiting for a write. Few, because
  * they are taken out of the policy's hands. */
 static uint32_t ready_target(const struct shim_pager *pager)
@@ -55,7 +71,7 @@ static bool drop_zero(struct shim_pager *pager, uint32_t chunk)
 
 /* A chunk in memory leaves: 0: it has left; -EINPROGRESS: when its write ends; else it stays, for the reason that
  * shim_write_start() gives. */
-static int let_go(struct shim_pager *pager, uint32_t chunk)
+static int let_go(struct shim_pager *pager, uint32_t chunk, bool exchange)
 {
     struct shim_chunk *c = &pager->chunks[chunk];
     if (c->flags & SHIM_HAS_SLOT) {
@@ -65,7 +81,7 @@ static int let_go(struct shim_pager *pager, uint32_t chunk)
     shim_chunk_unmap(pager, chunk);
     if (drop_zero(pager, chunk))
         return 0;
-    int error = shim_write_start(pager, chunk, true);
+    int error = shim_write_start(pager, chunk, true, exchange);
     return error ? error : -EINPROGRESS;
 }
 
@@ -78,8 +94,10 @@ static bool take(struct shim_pager *pager)
     return true;
 }
 
-bool shim_room_take(struct shim_pager *pager, bool waited_for)
+bool shim_room_take(struct shim_pager *pager, enum shim_room purpose)
 {
+    if (purpose == SHIM_ROOM_GROW && pager->n_reserve < SHIM_RESERVE && !shim_reserve_fill(pager))
+        return false;
     if (pager->used < pager->capacity)
         return take(pager);
     uint32_t chunk = ready_pop(pager);
@@ -93,12 +111,13 @@ bool shim_room_take(struct shim_pager *pager, bool waited_for)
         chunk = shim_policy_victim(pager->policy);
         if (chunk == SHIM_NO_CHUNK)
             return false;
-        int error = pager->chunks[chunk].state == SHIM_RESIDENT ? let_go(pager, chunk) : -EBUSY;
+        int error =
+            pager->chunks[chunk].state == SHIM_RESIDENT ? let_go(pager, chunk, purpose == SHIM_ROOM_FETCH) : -EBUSY;
         if (error == 0)
             return take(pager);
         if (error != -EINPROGRESS)
             shim_policy_keep(pager->policy, chunk);
-        if (error == -EAGAIN || !waited_for)
+        if (error == -EAGAIN || purpose == SHIM_ROOM_AHEAD)
             return false;
     }
     return false;
@@ -130,7 +149,7 @@ static void clean_ahead(struct shim_pager *pager)
             shim_chunk_unmap(pager, chunk);
         if (drop_zero(pager, chunk))
             continue;
-        if (shim_write_start(pager, chunk, false)) {
+        if (shim_write_start(pager, chunk, false, false)) {
             shim_chunk_unmap(pager, chunk); /* it may be mapped read-only, and would then be written unseen */
             shim_policy_keep(pager->policy, chunk);
             return;
@@ -173,7 +192,7 @@ static void grant_wishes(struct shim_pager *pager)
             pager->wishes[0].next = pager->wishes[0].end; /* memory is as full as it was */
             continue;
         }
-        if (!shim_room_take(pager, false))
+        if (!shim_room_take(pager, SHIM_ROOM_AHEAD))
             return;
         shim_policy_arrives(pager->policy, chunk);
         pager->chunks[chunk].flags |= SHIM_AHEAD;
@@ -194,7 +213,7 @@ static void go_on_suspending(struct shim_pager *pager)
             continue;
         shim_chunk_unready(pager, chunk);
         c->flags |= SHIM_RETURNS;
-        int error = let_go(pager, chunk);
+        int error = let_go(pager, chunk, false);
         if (error == -EAGAIN)
             return;
         if (error && error != -EINPROGRESS) {

@@ -29,7 +29,9 @@ void shim_queue_add(struct shim_pager *pager, uint32_t chunk)
 static bool bring_in(struct shim_pager *pager, uint32_t chunk)
 {
     struct shim_chunk *c = &pager->chunks[chunk];
-    if (pager->suspended || (c->state == SHIM_SWAPPED && pager->n_free_reads == 0) || !shim_room_take(pager, true))
+    bool fetch = c->state == SHIM_SWAPPED;
+    if (pager->suspended || (fetch && pager->n_free_reads == 0) ||
+        !shim_room_take(pager, fetch ? SHIM_ROOM_FETCH : SHIM_ROOM_GROW))
         return false;
     if (c->state == SHIM_SWAPPED) {
         pager->info.n_loads++;
@@ -43,12 +45,19 @@ static bool bring_in(struct shim_pager *pager, uint32_t chunk)
     return true;
 }
 
-/* With nothing that would make room by itself, waiting may be for ever: that is said. */
-static void say_stuck(struct shim_pager *pager)
+/* With nothing under way that would make room by itself, waiting may be for ever: if it lasts, that is said. */
+static void stay_stuck(struct shim_pager *pager)
 {
-    pager->retry_ns = shim_now_ns() + SHIM_RETRY_NS;
-    pager->info.waiting = pager->n_free_writes == SHIM_MAX_WRITES && pager->n_free_reads == SHIM_MAX_READS;
-    if (!pager->info.waiting || pager->said_full)
+    uint64_t now = shim_now_ns();
+    pager->retry_ns = now + SHIM_RETRY_NS;
+    if (pager->n_free_writes < SHIM_MAX_WRITES || pager->n_free_reads < SHIM_MAX_READS)
+        return;
+    if (pager->stuck_ns == 0)
+        pager->stuck_ns = now;
+    if (now - pager->stuck_ns < 2 * SHIM_RETRY_NS)
+        return;
+    pager->info.waiting = true;
+    if (pager->said_full)
         return;
     pager->said_full = true;
     shim_say(pager, true, "no room for a page of the cache: %llu bytes of memory are in use and %s; the engine waits",
@@ -66,12 +75,13 @@ void shim_queue_serve(struct shim_pager *pager)
         struct shim_chunk *c = &pager->chunks[chunk];
         if (c->state == SHIM_ZERO || c->state == SHIM_SWAPPED) {
             if (!bring_in(pager, chunk)) {
-                say_stuck(pager);
+                stay_stuck(pager);
                 return;
             }
         } else if (c->state == SHIM_RESIDENT)
             shim_chunk_map(pager, chunk, c->flags & SHIM_WANT_WRITE);
         pager->info.waiting = false;
+        pager->stuck_ns = 0;
         pager->queue_first = c->next;
         c->flags &= (uint16_t)~SHIM_QUEUED;
     }
@@ -92,7 +102,7 @@ static void read_ahead(struct shim_pager *pager, uint32_t chunk, uint32_t tid)
         return;
     size_t n = shim_policy_read_ahead(pager->policy, tid, chunk, is_wanted_ahead, pager, chunks,
                                       pager->n_free_reads - SHIM_DEMAND_READS);
-    for (size_t i = 0; i < n && shim_room_take(pager, false); i++) {
+    for (size_t i = 0; i < n && shim_room_take(pager, SHIM_ROOM_AHEAD); i++) {
         shim_policy_arrives(pager->policy, chunks[i]);
         pager->chunks[chunks[i]].flags |= SHIM_AHEAD;
         pager->info.n_loads_ahead++;

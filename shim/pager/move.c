@@ -103,7 +103,7 @@ static void load_done(struct swap_io *io)
     shim_pager_unlock(pager);
 }
 
-int shim_write_start(struct shim_pager *pager, uint32_t chunk, bool leaving)
+int shim_write_start(struct shim_pager *pager, uint32_t chunk, bool leaving, bool exchange)
 {
     struct shim_chunk *c = &pager->chunks[chunk];
     if (!pager->swap)
@@ -115,6 +115,10 @@ int shim_write_start(struct shim_pager *pager, uint32_t chunk, bool leaving)
     int error = swap_slot_alloc(pager->swap, &slot);
     pager->swap_full = error == -ENOSPC;
     pager->info.swap_failed = error == -ENODEV;
+    if (error == -ENOSPC && exchange && pager->n_reserve > 0) {
+        slot = pager->reserve[--pager->n_reserve];
+        error = 0;
+    }
     if (error)
         return error;
     struct shim_move *move = pager->free_writes;
@@ -131,7 +135,11 @@ int shim_write_start(struct shim_pager *pager, uint32_t chunk, bool leaving)
 
 static void write_failed(struct shim_pager *pager, uint32_t chunk, int result)
 {
-    shim_chunk_free_slot(pager, chunk);
+    struct swap_store_info store;
+    swap_get_info(pager->swap, &store);
+    pager->info.swap_failed = store.failed;
+    swap_slot_free(pager->swap, pager->chunks[chunk].slot); /* it is retired: not for the reserve */
+    pager->chunks[chunk].flags &= (uint16_t)~SHIM_HAS_SLOT;
     shim_chunk_set(pager, chunk, SHIM_RESIDENT);
     shim_policy_keep(pager->policy, chunk);
     pager->write_again_ns = pager->retry_ns = shim_now_ns() + SHIM_RETRY_NS;

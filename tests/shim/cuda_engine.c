@@ -169,10 +169,18 @@ void engine_end(void)
     ck_assert_uint_eq(n_ranges + n_frames + info.n_ranges + info.range_bytes, 0);
 }
 
+__attribute__((noinline)) CUresult engine_alloc(CUdeviceptr *ptr, size_t bytes)
+{
+    static atomic_uint n_calls;
+    CUresult rc = engine.cu.alloc(ptr, bytes);
+    atomic_fetch_add(&n_calls, 1); /* so that this is no tail call, and the function is on the stack */
+    return rc;
+}
+
 CUdeviceptr engine_cache(void)
 {
     CUdeviceptr cache = 0;
-    OK(engine.cu.alloc(&cache, CACHE));
+    OK(engine_alloc(&cache, CACHE));
     ck_assert_uint_ne(cache, 0);
     ck_assert_uint_eq(cache % FRAME, 0);
     return cache;

@@ -116,6 +116,8 @@ uint64_t engine_n_wrong(void);
 /* Reads `bytes` at `at` with the driver and compares them with the words of the round. */
 void engine_expect(CUdeviceptr at, uint64_t first, size_t n, uint64_t round);
 
+/* What the tests' rule selects: allocations by this function. */
+CUresult engine_alloc(CUdeviceptr *ptr, size_t bytes);
 /* A cache of CACHE bytes. */
 CUdeviceptr engine_cache(void);
 

@@ -99,7 +99,7 @@ static void live(void)
     CUstream stream;
     size_t half = CACHE / 2 / FRAME * FRAME, free_bytes, total;
     INSIST(engine.cu.stream_create(&stream, 1));
-    INSIST(engine.cu.alloc(&cache, CACHE));
+    INSIST(engine_alloc(&cache, CACHE));
     INSIST(engine.cu.fill_async(cache, 0, CACHE, stream));
     launch(cache, 0, stream);
     INSIST(engine.cu.mem_info(&free_bytes, &total));
@@ -174,6 +174,7 @@ START_TEST(each_call_of_the_driver_fails_once)
     live();
     expect_nothing_left(&before);
     ck_assert_uint_eq(n_errors, 0);
+    ck_assert_uint_eq(engine_info().peak_bytes, N_FRAMES * FRAME); /* it was kvmm's */
     for (size_t i = 0; i < n; i++) {
         const char *name = engine.sim.function_name(i);
         n_calls[i] = engine.sim.calls(name) - n_calls[i];

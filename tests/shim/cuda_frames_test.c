@@ -247,7 +247,7 @@ START_TEST(what_torch_allocates_is_the_cache)
     *(void **)&torch_malloc = dlsym(RTLD_DEFAULT, "kvmm_torch_malloc");
     *(void **)&torch_free = dlsym(RTLD_DEFAULT, "kvmm_torch_free");
     ck_assert(torch_malloc && torch_free);
-    OK(engine.cu.alloc(&own, CACHE));
+    OK(engine_alloc(&own, CACHE));
     ck_assert_uint_eq(engine_info().n_ranges, 0);
     ck_assert_ptr_null(torch_malloc(0, 0, NULL));
     ck_assert_ptr_null(torch_malloc((ptrdiff_t)CACHE, 1, NULL)); /* not the current device */
@@ -271,7 +271,7 @@ START_TEST(without_virtual_memory_management_the_engine_goes_on_without_kvmm)
 {
     engine_start(ENGINE_DLSYM);
     CUdeviceptr cache = 0;
-    OK(engine.cu.alloc(&cache, CACHE));
+    OK(engine_alloc(&cache, CACHE));
     OK(engine.cu.fill(cache, 0, CACHE));
     ck_assert_uint_eq(engine_info().n_ranges, 0);
     launch(cache, 0, CACHE_WORDS, 0, 1);

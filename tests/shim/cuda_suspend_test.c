@@ -204,7 +204,7 @@ START_TEST(with_fail_a_call_on_a_suspended_cache_fails_and_may_be_made_again)
     FAILS(engine.cu.to_host(&word, cache, sizeof word), CUDA_ERROR_DEVICE_UNAVAILABLE);
     FAILS(engine.cu.fill_async(cache, 0, CACHE, NULL), CUDA_ERROR_DEVICE_UNAVAILABLE);
     FAILS(engine.cu.fill_async(cache, 1, CACHE, NULL), CUDA_ERROR_DEVICE_UNAVAILABLE);
-    FAILS(engine.cu.alloc(&other, CACHE), CUDA_ERROR_DEVICE_UNAVAILABLE);
+    FAILS(engine_alloc(&other, CACHE), CUDA_ERROR_DEVICE_UNAVAILABLE);
     FAILS(engine.cu.begin_capture(CU_STREAM_PER_THREAD, CU_STREAM_CAPTURE_MODE_RELAXED), CUDA_ERROR_DEVICE_UNAVAILABLE);
     engine_resume();
     OK(engine.cu.to_host(&word, cache, sizeof word));
@@ -408,10 +408,10 @@ START_TEST(more_than_the_device_has_is_refused_at_once)
     engine_start(ENGINE_DLSYM);
     engine.sim.set_memory(engine_usage().device_bytes + N_FRAMES * FRAME + 3 * FRAME);
     first = engine_cache();
-    FAILS(engine.cu.alloc(&second, CACHE), CUDA_ERROR_OUT_OF_MEMORY); /* the first has none yet, but it is spoken for */
+    FAILS(engine_alloc(&second, CACHE), CUDA_ERROR_OUT_OF_MEMORY); /* the first has none yet, but it is spoken for */
     ck_assert_uint_eq(second, 0);
     OK(engine.cu.free(first));
-    OK(engine.cu.alloc(&second, CACHE));
+    OK(engine_alloc(&second, CACHE));
     OK(engine.cu.free(second));
     engine_end();
 }

@@ -354,6 +354,34 @@ START_TEST(another_network_namespace_is_named)
 }
 END_TEST
 
+/* The client in shim/README.md, that of who copies it. */
+START_TEST(the_example_in_the_readme_works)
+{
+    static const char run_it[] =
+        "import re, sys; exec(re.search('```python\\n(.*?)```', open(sys.argv.pop(1)).read(), re.S)[1])";
+    const char *readme = getenv("KVMM_SHIM_README");
+    ck_assert_msg(readme != NULL, "KVMM_SHIM_README must name it");
+    pid_t pid = start_server("t-shim");
+    pid_t client = fork();
+    ck_assert_int_ge(client, 0);
+    if (client == 0) {
+        char text[16];
+        snprintf(text, sizeof text, "%d", (int)pid);
+        execlp("python3", "python3", "-c", run_it, readme, text, "suspend", "321", (char *)NULL);
+        _exit(127);
+    }
+    int status;
+    ck_assert_int_eq(waitpid(client, &status, 0), client);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 127) {
+        puts("the_example_in_the_readme_works: left out, there is no python3");
+    } else {
+        ck_assert_int_eq(status, 0);
+        ck_assert_uint_eq(calls->wait_ms, 321);
+    }
+    stop(pid);
+}
+END_TEST
+
 /* ---- ls ------------------------------------------------------------------------------------------------------ */
 
 /* The line of `kvmm ls` about that process, its columns joined by single spaces; "" if there is none. */
@@ -406,11 +434,11 @@ START_TEST(ls_knows_how_long_it_is_up)
 {
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
-    char info[64];
-    snprintf(info, sizeof info, "started=%lld", (long long)(now.tv_sec - 7205) * 1000000000);
-    char *shared = mmap(NULL, sizeof info, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    ck_assert_ptr_ne(shared, MAP_FAILED);
-    calls->info = strcpy(shared, info);
+    enum { ROOM = 64 };
+    char *info = mmap(NULL, ROOM, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    ck_assert_ptr_ne(info, MAP_FAILED);
+    snprintf(info, ROOM, "started=%lld", (long long)(now.tv_sec - 7205) * 1000000000);
+    calls->info = info;
     pid_t pid = start_server("t-shim");
     char line[512];
     list_line(0, pid, line, sizeof line);
@@ -613,6 +641,7 @@ int main(void)
     tcase_add_test(tests, a_process_without_a_cache_is_named);
     tcase_add_test(tests, a_stopped_process_does_not_hold_the_command);
     tcase_add_test(tests, no_process_stands_in_for_another);
+    tcase_add_test(tests, the_example_in_the_readme_works);
     tcase_add_loop_test(tests, ls_lists_a_process_under_the_shim, 0, (int)(sizeof listed / sizeof listed[0]));
     tcase_add_test(tests, ls_knows_how_long_it_is_up);
     tcase_add_test(tests, ls_does_not_wait_for_the_stopped);
