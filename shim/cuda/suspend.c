@@ -264,9 +264,29 @@ void shim_cuda_get_info(struct shim_cuda_info *info)
     info->range_bytes = info->resident_bytes + away * frame + info->blank_bytes + info->lost_bytes;
 }
 
+/* "cuda:N", or "cuda" if it is on more than one. */
+static const char *device_name(char *name, size_t size)
+{
+    CUdevice device = -1;
+    bool many = false;
+    for (size_t i = 0; i < shim_cuda.n_slots; i++) {
+        const struct shim_cuda_range *range = &shim_cuda.ranges[i];
+        if (range->end == 0)
+            continue;
+        many |= device >= 0 && device != range->device;
+        device = range->device;
+    }
+    if (many || device < 0)
+        snprintf(name, size, "cuda");
+    else
+        snprintf(name, size, "cuda:%d", device);
+    return name;
+}
+
 int shim_cuda_info(char *text, size_t size)
 {
     struct shim_cuda_info info;
+    char name[16];
     shim_cuda_get_info(&info);
     const struct {
         const char *name;
@@ -281,7 +301,7 @@ int shim_cuda_info(char *text, size_t size)
         {"resumes", info.n_resumes},     {"suspend_ns", info.suspend_ns},
         {"resume_ns", info.resume_ns},
     };
-    int error = shim_control_pair(text, size, "device", "cuda");
+    int error = shim_control_pair(text, size, "device", device_name(name, sizeof name));
     error = error ? error : shim_control_pair(text, size, "state", info.suspended ? "suspended" : "running");
     for (size_t i = 0; i < sizeof pairs / sizeof pairs[0]; i++)
         error = error ? error : shim_control_pair_number(text, size, pairs[i].name, pairs[i].value);

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "swap/backend.h"
@@ -489,6 +490,48 @@ START_TEST(a_disk_that_refuses_writes_leaves_the_engine_as_it_was)
 }
 END_TEST
 
+/* ---- from outside ---- */
+
+/* Runs `kvmm COMMAND PID …` on this process; its exit status. */
+static int kvmm(const char *command, const char *more)
+{
+    char line[512];
+    snprintf(line, sizeof line, "LD_PRELOAD= %s %s %d %s", getenv("KVMM_TOOL"), command, (int)getpid(), more);
+    int status = system(line);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+/* `kvmm ls` names this process with a cache on a GPU. */
+static int kvmm_lists_a_gpu(void)
+{
+    char line[512];
+    snprintf(line, sizeof line, "LD_PRELOAD= %s ls | grep -w %d | grep -q cuda:0", getenv("KVMM_TOOL"), (int)getpid());
+    int status = system(line);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+/* meson.build: KVMM_TOOL. */
+START_TEST(the_commands_reach_an_engine)
+{
+    char span[64];
+    engine_start(ENGINE_GET_12);
+    CUdeviceptr cache = engine_cache();
+    launch_all(cache, 0, 1);
+    ck_assert_int_eq(kvmm("suspend", "--wait 20000"), 0);
+    ck_assert(engine_info().suspended);
+    ck_assert_uint_eq(engine_usage().handles, 0);
+    ck_assert_int_eq(kvmm("resume", ""), 0);
+    ck_assert(!engine_info().suspended);
+    snprintf(span, sizeof span, "%#llx %zu cold", cache, 2 * FRAME);
+    ck_assert_int_eq(kvmm("advise", span), 0);
+    ck_assert_uint_eq(engine_usage().handles, N_FRAMES - 2);
+    engine_expect(cache, 0, CACHE_WORDS, 1);
+    ck_assert_int_eq(kvmm_lists_a_gpu(), 0);
+    OK(engine.cu.free(cache));
+    engine_end();
+}
+END_TEST
+
 /* Which tests an environment is for: TEST_ENVIRONMENT. */
 int main(void)
 {
@@ -498,6 +541,8 @@ int main(void)
     tcase_set_timeout(tcase, 120);
     if (text && strcmp(text, "fail") == 0) {
         tcase_add_test(tcase, with_fail_a_call_on_a_suspended_cache_fails_and_may_be_made_again);
+    } else if (text && strcmp(text, "control") == 0) {
+        tcase_add_test(tcase, the_commands_reach_an_engine);
     } else if (text && strcmp(text, "no swap") == 0) {
         tcase_add_test(tcase, a_cache_that_fits_nowhere_stays);
     } else {
