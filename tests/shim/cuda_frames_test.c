@@ -251,12 +251,19 @@ START_TEST(what_torch_allocates_is_the_cache)
     ck_assert_uint_eq(engine_info().n_ranges, 0);
     ck_assert_ptr_null(torch_malloc(0, 0, NULL));
     ck_assert_ptr_null(torch_malloc((ptrdiff_t)CACHE, 1, NULL)); /* not the current device */
-    void *small = torch_malloc(512, 0, NULL), *cache = torch_malloc((ptrdiff_t)CACHE, 0, NULL);
-    ck_assert(small && cache);
+    void *small = torch_malloc(512, 0, NULL);
+    ck_assert_ptr_nonnull(small);
+    launch((uintptr_t)small, 0, 64, 0, 1);
+    engine_suspend();
+    ck_assert_uint_eq(engine_info().host_bytes, FRAME);
+    engine_resume();
+    void *cache = torch_malloc((ptrdiff_t)CACHE, 0, NULL);
+    ck_assert_ptr_nonnull(cache);
     launch((uintptr_t)cache, 0, CACHE_WORDS, 0, 1);
     ck_assert_uint_eq(resident(), N_FRAMES + 1);
     engine_suspend();
     ck_assert_uint_eq(engine_usage().handles, 0);
+    ck_assert_uint_eq(engine_info().host_bytes, 11 * FRAME); /* host memory has grown with the cache, to its budget */
     engine_resume();
     engine_expect((uintptr_t)cache, 0, CACHE_WORDS, 1);
     torch_free(cache, (ptrdiff_t)CACHE, 0, NULL);

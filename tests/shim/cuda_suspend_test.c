@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "shim/include/kvmm/shim.h"
 #include "swap/backend.h"
 #include "tests/shim/cuda_engine.h"
 #include "tests/support/scale.h"
@@ -335,14 +336,19 @@ START_TEST(a_suspend_waits_for_the_end_of_a_capture_and_graphs_run_after_a_resum
     engine_start(ENGINE_GET_THREAD);
     CUdeviceptr cache = engine_cache(), second = engine_cache();
     OK(engine.cu.stream_create(&stream, 1));
-    OK(engine.cu.begin_capture(stream, CU_STREAM_CAPTURE_MODE_GLOBAL));
     struct engine_step step = {cache, 0, CACHE_WORDS, 0, 1};
+    void *memory = (void *)(uintptr_t)second; /* NOLINT(performance-no-int-to-ptr) */
+    OK(engine.cu.fill(second, 1, CACHE));
+    ck_assert_int_eq(engine.shim.advise(memory, CACHE, KVMM_COLD, reason, sizeof reason), 0);
+    OK(engine.cu.begin_capture(stream, CU_STREAM_CAPTURE_MODE_GLOBAL));
+    ck_assert_int_eq(engine.shim.advise(memory, CACHE / 2, KVMM_WILLNEED, reason, sizeof reason),
+                     0);                               /* spoils nothing */
     OK(engine.cu.fill_async(cache, 0, CACHE, stream)); /* is not left out: it runs at each launch */
     OK(engine_launch(&step, stream));
     OK(engine.cu.on_device_async(second, cache, CACHE, stream));
     ck_assert_int_eq(engine.shim.suspend(50, reason, sizeof reason), -ETIMEDOUT);
     ck_assert_msg(strstr(reason, "captures") != NULL, "%s", reason);
-    ck_assert_int_eq(engine.shim.advise((void *)(uintptr_t)cache, CACHE, 1, reason, sizeof reason), -EBUSY);
+    ck_assert_int_eq(engine.shim.advise(memory, CACHE, KVMM_COLD, reason, sizeof reason), -EBUSY);
     FAILS(engine.cu.free(second), CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
     OK(engine.cu.end_capture(stream, &graph));
     OK(engine.cu.instantiate(&exec, graph, 0));
