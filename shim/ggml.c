@@ -7,7 +7,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "shim/elf.h"
+#include "shim/elf_objects.h"
 #include "shim/hook.h"
 #include "shim/log.h"
 #include "shim/real.h"
