@@ -53,7 +53,10 @@ static int prepare(struct shim_bench *bench)
     int result = limit_open(&bench->limit, bench->options.dir);
     if (result < 0)
         return result;
-    limit_make_groups(&bench->limit);
+    if (bench->options.alone)
+        (void)snprintf(bench->limit.why_no_group, sizeof(bench->limit.why_no_group), "asked for");
+    else
+        limit_make_groups(&bench->limit);
     bool grouped = bench->limit.why_no_group[0] == '\0';
     if (grouped)
         limit_make_swap(&bench->limit, 8 * bytes); /* half of it is enough, but full swap space is slow */
@@ -91,10 +94,12 @@ enum {
     KEY_MEMORY = 'm',
     KEY_THREADS = 't',
     KEY_CHUNK = 'c',
-    KEY_SHIM = 's'
+    KEY_SHIM = 's',
+    KEY_ALONE = 'a'
 };
 
 static const struct argp_option option_list[] = {
+    {"alone", KEY_ALONE, NULL, 0, "without Linux swap and the mapped file: nothing needs root", 0},
     {"dir", KEY_DIR, "DIR", 0, "where the files are made (default: $TMPDIR, or /var/tmp)", 0},
     {"json", KEY_JSON, NULL, 0, "print JSON", 0},
     {"rounds", KEY_ROUNDS, "N", 0, "rounds in which all are measured in turn (default: 7)", 0},
@@ -135,6 +140,9 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     switch (key) {
     case KEY_DIR:
         options->dir = arg;
+        return 0;
+    case KEY_ALONE:
+        options->alone = true;
         return 0;
     case KEY_JSON:
         options->json = true;

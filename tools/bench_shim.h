@@ -23,6 +23,7 @@ struct shim_options {
     uint64_t budget; /* of a command; 0: none */
     uint64_t n_rounds, n_threads, chunk;
     bool json;
+    bool alone;     /* no rivals */
     char **command; /* NULL: the small engine */
 };
 

@@ -72,7 +72,8 @@ static double rate_of(struct shim_disk *disk, size_t block, uint32_t depth)
         (void)complain("reading", result);
         return 0;
     }
-    return (double)(disk->bytes / block * block) * 1e9 / (double)(shim_bench_now_ns() - start);
+    uint64_t bytes = disk->bytes / block * block;
+    return (double)bytes * 1e9 / (double)(shim_bench_now_ns() - start);
 }
 
 static uint32_t best_depth(struct shim_disk *disk, size_t block)
