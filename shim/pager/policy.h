@@ -45,20 +45,23 @@ int shim_policy_open(const struct shim_policy_config *config, struct shim_policy
 void shim_policy_close(struct shim_policy **policy);
 
 /* A touch was reported, by thread `tid` of the engine. was_away: it was not in memory (zero or in swap) and is being brought
- * in now: this is its shim_policy_arrives(), too. fresh: there is nothing to read, it is all zeros so far. */
+ * in: this is its shim_policy_arrives(), too, if that was not said. So also for a chunk whose read-ahead has begun and not
+ * ended: that is how the policy learns that it fetches too late. fresh: there is nothing to read, it is all zeros so far. */
 void shim_policy_touch(struct shim_policy *policy, uint32_t chunk, uint32_t tid, bool was_away, bool fresh);
 
-/* Read-ahead (or resume, or advice) brings the chunk in; nobody has touched it yet. */
+/* Read-ahead (or resume, or advice) brings the chunk in; nobody has touched it yet. Said when the read begins or when it
+ * ends; said of a chunk that is in memory by the policy's count, it changes nothing. */
 void shim_policy_arrives(struct shim_policy *policy, uint32_t chunk);
 
-/* The chunk is out of memory. evicted: for want of room; else discarded or unmapped: nothing about it is worth keeping. */
+/* The chunk is out of memory, or what was named by shim_policy_read_ahead() does not come. evicted: for want of room; else discarded or unmapped: nothing about it is worth keeping. */
 void shim_policy_left(struct shim_policy *policy, uint32_t chunk, bool evicted);
 
 /* May leave first. */
 void shim_policy_cold(struct shim_policy *policy, uint32_t chunk);
 
 /* The chunk in memory that should leave next. It is not named again until shim_policy_keep() or shim_policy_left() or a touch
- * of it. SHIM_NO_CHUNK: there is none that isn't named already. */
+ * of it. SHIM_NO_CHUNK: there is none that isn't named already. What is kept may be named again by and by: who gives each back
+ * must bound how often he asks. */
 uint32_t shim_policy_victim(struct shim_policy *policy);
 
 /* A named victim could not leave, or a named probe was not taken out of the view. */
@@ -68,8 +71,9 @@ void shim_policy_keep(struct shim_policy *policy, uint32_t chunk);
  * touches; a chunk is reported by shim_policy_touch(was_away = false) if it is used. */
 uint32_t shim_policy_probe(struct shim_policy *policy);
 
-/* Chunks to fetch now after the touch of `chunk` by `tid`, the soonest needed first; asks only for chunks for which
- * wanted(user, chunk) says that they are in swap and nothing has been started for them. Returns how many, at most max. */
+/* Chunks to fetch now after the touch of `chunk` by `tid` (the latest that was reported of that thread), the soonest needed
+ * first; asks only for chunks for which wanted(user, chunk) says that they are in swap and nothing has been started for
+ * them. Returns how many, at most max. Those that are not started need not be mentioned again. */
 size_t shim_policy_read_ahead(struct shim_policy *policy, uint32_t tid, uint32_t chunk,
                               bool (*wanted)(void *user, uint32_t chunk), void *user, uint32_t *chunks, size_t max);
 

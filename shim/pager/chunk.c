@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "shim/pager/state.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+static off_t memfd_offset(struct shim_pager *pager, uint32_t chunk)
+{
+    return (off_t)(chunk - shim_chunk_range(pager, chunk)->first) * (off_t)pager->chunk_bytes;
+}
+
+char *shim_chunk_view(struct shim_pager *pager, uint32_t chunk)
+{
+    return (char *)atomic_load_explicit(&shim_chunk_range(pager, chunk)->base, memory_order_relaxed) +
+           memfd_offset(pager, chunk);
+}
+
+char *shim_chunk_alias(struct shim_pager *pager, uint32_t chunk)
+{
+    return shim_chunk_range(pager, chunk)->alias + memfd_offset(pager, chunk);
+}
+
+size_t shim_chunk_view_bytes(struct shim_pager *pager, uint32_t chunk)
+{
+    struct shim_range *range = shim_chunk_range(pager, chunk);
+    size_t left = atomic_load_explicit(&range->end, memory_order_relaxed) - (uintptr_t)shim_chunk_view(pager, chunk);
+    return left < pager->chunk_bytes ? left : pager->chunk_bytes;
+}
+
+void shim_chunk_set(struct shim_pager *pager, uint32_t chunk, enum shim_chunk_state state)
+{
+    struct shim_chunk *c = &pager->chunks[chunk];
+    struct shim_range *range = shim_chunk_range(pager, chunk);
+    range->n_live += (state != SHIM_ZERO) - (c->state != SHIM_ZERO);
+    bool was_busy = c->state == SHIM_LOADING || c->state == SHIM_WRITING;
+    bool is_busy = state == SHIM_LOADING || state == SHIM_WRITING;
+    range->n_busy += is_busy - was_busy;
+    pager->info.swapped_bytes += (state == SHIM_SWAPPED) * pager->chunk_bytes;
+    pager->info.swapped_bytes -= (c->state == SHIM_SWAPPED) * pager->chunk_bytes;
+    pager->info.lost_bytes += (state == SHIM_LOST) * pager->chunk_bytes;
+    pager->info.lost_bytes -= (c->state == SHIM_LOST) * pager->chunk_bytes;
+    c->state = state;
+    if (was_busy && !is_busy)
+        pthread_cond_broadcast(&pager->changed);
+}
+
+static void stop_waiting(struct shim_pager *pager, uint32_t chunk)
+{
+    struct shim_chunk *c = &pager->chunks[chunk];
+    if (c->flags & SHIM_WANTED)
+        pager->info.fault_wait_ns += (uint64_t)((uint32_t)(shim_now_ns() / 1000) - c->since_us) * 1000;
+    c->flags &= (uint16_t) ~(SHIM_WANTED | SHIM_WANT_WRITE);
+}
+
+void shim_chunk_map(struct shim_pager *pager, uint32_t chunk, bool write)
+{
+    struct shim_chunk *c = &pager->chunks[chunk];
+    char *view = shim_chunk_view(pager, chunk);
+    size_t bytes = shim_chunk_view_bytes(pager, chunk);
+    bool read_only = c->state == SHIM_WRITING || ((c->flags & SHIM_HAS_SLOT) && !write && pager->uffd.protect);
+    if (!read_only && (c->flags & SHIM_HAS_SLOT))
+        shim_chunk_free_slot(pager, chunk);
+    int error;
+    if ((c->flags & SHIM_MAPPED) && !read_only && pager->uffd.protect)
+        error = shim_uffd_protect(&pager->uffd, view, bytes, false);
+    else
+        error = shim_uffd_map(&pager->uffd, view, bytes, read_only);
+    if (error) /* the address space is going away, or the kernel has no memory for a page table: the touch comes again */
+        shim_uffd_wake(&pager->uffd, view, bytes);
+    else
+        c->flags |= SHIM_MAPPED;
+    stop_waiting(pager, chunk);
+}
+
+void shim_chunk_unmap(struct shim_pager *pager, uint32_t chunk)
+{
+    if (pager->chunks[chunk].flags & SHIM_MAPPED)
+        shim_uffd_zap(shim_chunk_view(pager, chunk), shim_chunk_view_bytes(pager, chunk));
+    pager->chunks[chunk].flags &= (uint16_t)~SHIM_MAPPED;
+}
+
+void shim_chunk_free_slot(struct shim_pager *pager, uint32_t chunk)
+{
+    if (!(pager->chunks[chunk].flags & SHIM_HAS_SLOT))
+        return;
+    if (pager->n_reserve < SHIM_RESERVE)
+        pager->reserve[pager->n_reserve++] = pager->chunks[chunk].slot;
+    else {
+        swap_slot_free(pager->swap, pager->chunks[chunk].slot);
+        pager->swap_full = false;
+    }
+    pager->chunks[chunk].flags &= (uint16_t)~SHIM_HAS_SLOT;
+}
+
+bool shim_chunk_populate(struct shim_pager *pager, uint32_t chunk)
+{
+    int memfd = shim_chunk_range(pager, chunk)->memfd;
+    while (fallocate(memfd, 0, memfd_offset(pager, chunk), (off_t)pager->chunk_bytes))
+        if (errno != EINTR)
+            return false;
+    shim_chunk_set(pager, chunk, SHIM_RESIDENT);
+    return true;
+}
+
+void shim_chunk_release(struct shim_pager *pager, uint32_t chunk)
+{
+    struct shim_range *range = shim_chunk_range(pager, chunk);
+    shim_chunk_unready(pager, chunk);
+    shim_chunk_unmap(pager, chunk);
+    /* Also takes the pages out of the alias. Fails only where the kernel finds no memory to split a huge page: the bytes
+     * would be found again, so they are cleared. */
+    if (fallocate(range->memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, memfd_offset(pager, chunk),
+                  (off_t)pager->chunk_bytes))
+        memset(shim_chunk_alias(pager, chunk), 0, pager->chunk_bytes);
+    pager->chunks[chunk].flags &= (uint16_t)~SHIM_AHEAD;
+    pager->used--;
+    shim_chunk_set(pager, chunk, (pager->chunks[chunk].flags & SHIM_HAS_SLOT) ? SHIM_SWAPPED : SHIM_ZERO);
+}
+
+bool shim_chunk_is_zero(struct shim_pager *pager, uint32_t chunk)
+{
+    const uint64_t *words = (const uint64_t *)(const void *)shim_chunk_alias(pager, chunk);
+    /* Most chunks show that they aren't in their first words; the rest is compared with itself, shifted. */
+    return words[0] == 0 && memcmp(words, words + 1, pager->chunk_bytes - sizeof(words[0])) == 0;
+}
+
+void shim_chunk_unready(struct shim_pager *pager, uint32_t chunk)
+{
+    if (!(pager->chunks[chunk].flags & SHIM_READY))
+        return;
+    pager->chunks[chunk].flags &= (uint16_t)~SHIM_READY;
+    pager->n_ready--;
+}
+
+void shim_chunk_lose(struct shim_pager *pager, uint32_t chunk)
+{
+    struct shim_chunk *c = &pager->chunks[chunk];
+    bool wanted = c->flags & SHIM_WANTED;
+    char *view = shim_chunk_view(pager, chunk);
+    size_t bytes = shim_chunk_view_bytes(pager, chunk);
+    shim_chunk_free_slot(pager, chunk);
+    shim_chunk_release(pager, chunk);
+    shim_chunk_set(pager, chunk, SHIM_LOST);
+    shim_policy_left(pager->policy, chunk, false);
+    if (pager->uffd.poison && shim_uffd_poison(&pager->uffd, view, bytes))
+        pager->uffd.poison = false; /* then by a signal */
+    if (wanted)                     /* it touches it again, and that touch's thread is known */
+        shim_uffd_wake(&pager->uffd, view, bytes);
+    stop_waiting(pager, chunk);
+}
+
+void shim_chunk_signal_lost(struct shim_pager *pager, uint32_t chunk, uint32_t tid)
+{
+    char *view = shim_chunk_view(pager, chunk);
+    if (pager->uffd.poison) {
+        shim_uffd_wake(&pager->uffd, view, shim_chunk_view_bytes(pager, chunk));
+        return;
+    }
+    tgkill(getpid(), (pid_t)tid, SIGBUS);
+}
