@@ -23,7 +23,8 @@ enum list {
 
 struct chunk {
     uint32_t prev, next;
-    uint32_t seen;    /* clock when it arrived, was last seen in use, or was probed */
+    uint32_t arrived; /* clock when it was brought in */
+    uint32_t seen;    /* clock when it was last seen in use, or was probed since */
     uint32_t evicted; /* clock when it was last evicted; 0: never, or forgotten */
     uint8_t list;
     uint8_t left_from; /* STREAM, PROBED, or another list that it was in last before NAMED */
@@ -47,13 +48,17 @@ struct shim_policy {
 
     /* While a sweep wider than memory goes on: */
     bool streaming;
-    uint32_t cycle;          /* arrivals in one round of it; 0: not known yet */
-    uint32_t missed;         /* clock at the last miss of what had left lately */
-    uint32_t rate;           /* of RATE_ONE residents to probe a cycle */
-    uint32_t n_streamed;     /* victims of it */
-    uint32_t judged;         /* clock when the rate was set */
-    uint32_t n_used, n_cold; /* verdicts since then */
-    uint32_t reserve_excess; /* least excess of STREAM in the last reserve_victims victims */
+    uint32_t cycle;                 /* arrivals in one round of it; 0: not known yet */
+    uint32_t cycle_least;           /* at least so many, going by what was probed */
+    uint32_t missed;                /* clock at the last miss of what had left lately */
+    uint32_t rate;                  /* of RATE_ONE residents to probe a cycle */
+    uint32_t n_groups;              /* victims of it */
+    uint32_t judged;                /* clock when the rate was set */
+    uint32_t n_used, n_cold;        /* verdicts since then */
+    uint32_t group_next;            /* neighbour of the resident that left last */
+    uint32_t spread_from;           /* a chunk of the group that is being kept; SHIM_NO_CHUNK: none */
+    uint32_t spread_to, spread_end; /* what is left of the group that leaves for it */
+    uint32_t reserve_excess;        /* least excess of STREAM in the last reserve_victims victims */
     uint32_t reserve_victims;
 
     uint64_t credit; /* probes allowed now; while streaming times RATE_ONE */
@@ -79,8 +84,11 @@ struct shim_policy {
 #define AHEAD_MIN       4u
 #define WINDOW_CAPACITY 16u /* part of memory that one thread may be ahead */
 #define WINDOW_LEAST    4u
-#define SPREAD_EVERY    4u /* victims of a sweep of which one may be exchanged */
+#define SPREAD_GROUP    8u  /* chunks: as many as are mapped at a touch */
+#define SPREAD_LEAST    64u /* a shorter cycle isn't worth it */
+#define SPREAD_EVERY    2u  /* groups that pass by of which one may be exchanged */
 #define SPREAD_TRIES    4
+#define WINDOW_FEW      16u /* chunks that may wait even if they are more than that share */
 #define WINDOW_SHARE    16u /* of a cycle: what waits to be used takes the place of what could stay */
 
 /* Lists */
@@ -141,7 +149,7 @@ int shim_policy_open(const struct shim_policy_config *config, struct shim_policy
     p->credit = config->capacity;
     uint32_t spacing = config->capacity / (2 * SHIM_MARKS);
     shim_rounds_open(&p->rounds, spacing, p->clock);
-    p->touched = SHIM_NO_CHUNK;
+    p->touched = p->spread_from = p->group_next = SHIM_NO_CHUNK;
     for (int i = 0; i < N_LISTS; i++)
         p->queues[i] = (struct queue){SHIM_NO_CHUNK, SHIM_NO_CHUNK, 0};
     int rc = -ENOMEM;
@@ -193,7 +201,7 @@ static void streaming_ends(struct shim_policy *policy)
 {
     policy->streaming = false;
     policy->credit = 0;
-    policy->cycle = 0;
+    policy->cycle = policy->cycle_least = 0;
     shim_sweep_limit(policy->sweep, policy->ahead_max);
 }
 
@@ -241,7 +249,7 @@ static void expire(struct shim_policy *policy)
         index = list_first(policy, PROBED);
     }
     index = list_first(policy, AHEAD);
-    while (index != SHIM_NO_CHUNK && age(policy, policy->chunks[index].seen) > 2 * policy->ahead_max) {
+    while (index != SHIM_NO_CHUNK && age(policy, policy->chunks[index].arrived) > 2 * policy->ahead_max) {
         shim_sweep_wasted(policy->sweep, index);
         policy->chunks[index].left_from = AHEAD;
         list_move(policy, index, COLD);
@@ -284,41 +292,29 @@ static bool missed_by_sweep(const struct shim_policy *policy, const struct chunk
 static void cycle_measure(struct shim_policy *policy, const struct chunk *chunk)
 {
     uint32_t round = age(policy, chunk->seen);
-    if (chunk->left_from == STREAM)
-        policy->cycle = policy->cycle ? policy->cycle - policy->cycle / 8 + round / 8 : round;
-    else if (chunk->left_from == PROBED && policy->cycle < round)
-        policy->cycle = round;
-    else
+    if (chunk->left_from == PROBED && round > policy->cycle_least)
+        policy->cycle_least = round;
+    if (chunk->left_from != STREAM)
         return;
-    shim_sweep_limit(policy->sweep, policy->cycle / WINDOW_SHARE);
+    /* Up at once, down slowly: some are used twice a round. */
+    if (policy->cycle < policy->cycle_least)
+        policy->cycle = policy->cycle_least;
+    policy->cycle = round > policy->cycle ? round : policy->cycle - (policy->cycle - round) / 64;
+    policy->cycle_least -= policy->cycle_least / 64;
+    uint32_t share = policy->cycle / WINDOW_SHARE, least = policy->cycle / 6;
+    shim_sweep_limit(policy->sweep, share < WINDOW_FEW ? (least < WINDOW_FEW ? least : WINDOW_FEW) : share);
 }
 
 static void arrival(struct shim_policy *policy, uint32_t index)
 {
-    struct chunk *chunk = &policy->chunks[index];
     if (++policy->clock == 0)
         policy->clock = 1;
-    if (missed_by_sweep(policy, chunk)) {
-        policy->missed = policy->clock;
-        cycle_measure(policy, chunk);
-    } else if (policy->streaming && age(policy, policy->missed) > 2 * policy->cycle + policy->capacity / 4) {
+    policy->chunks[index].arrived = policy->clock;
+    if (policy->streaming && age(policy, policy->missed) > 2 * policy->cycle + policy->capacity / 4)
         streaming_ends(policy);
-    }
-    chunk->seen = policy->clock;
     shim_rounds_arrival(&policy->rounds);
     credit_arrival(policy);
     probes_judge(policy);
-}
-
-/* Its first use since it arrived. */
-static void join(struct shim_policy *policy, uint32_t index)
-{
-    if (missed_by_sweep(policy, &policy->chunks[index])) {
-        list_move(policy, index, STREAM);
-        return;
-    }
-    list_move(policy, index, HOT);
-    offer_mark(policy, index);
 }
 
 static void seen_in_use(struct shim_policy *policy, uint32_t index)
@@ -326,6 +322,19 @@ static void seen_in_use(struct shim_policy *policy, uint32_t index)
     policy->chunks[index].seen = policy->clock;
     list_move(policy, index, HOT);
     offer_mark(policy, index);
+}
+
+/* Its first use since it arrived. */
+static void join(struct shim_policy *policy, uint32_t index)
+{
+    if (missed_by_sweep(policy, &policy->chunks[index])) {
+        policy->missed = policy->clock;
+        cycle_measure(policy, &policy->chunks[index]);
+        policy->chunks[index].seen = policy->clock;
+        list_move(policy, index, STREAM);
+    } else {
+        seen_in_use(policy, index);
+    }
 }
 
 void shim_policy_touch(struct shim_policy *policy, uint32_t index, uint32_t tid, bool was_away, bool fresh)
@@ -377,6 +386,8 @@ void shim_policy_arrives(struct shim_policy *policy, uint32_t index)
         return;
     bool asked = policy->chunks[index].list == ASKED;
     arrival(policy, index);
+    if (!asked)
+        policy->chunks[index].seen = policy->clock;
     /* What came for another reason than a sweep is on probation. */
     list_move(policy, index, asked ? AHEAD : PROBED);
 }
@@ -418,19 +429,6 @@ static uint32_t map_run_most(const struct shim_policy *policy)
     return most < 1 ? 1 : run < most ? run : most;
 }
 
-/* Are both neighbours in the resident set, or neither? */
-static bool amid(const struct shim_policy *policy, uint32_t index, bool resident)
-{
-    if (index == 0 || index + 1 >= policy->n_chunks)
-        return false;
-    for (uint32_t i = index - 1; i <= index + 1; i += 2) {
-        enum list list = (enum list)policy->chunks[i].list;
-        if ((list == HOT || list == PROBED) != resident || (list == AWAY && policy->chunks[i].evicted == 0))
-            return false;
-    }
-    return true;
-}
-
 /* Chunks that stay behind a sweep: what was mapped in a run, by each thread, and may not have been reached yet. */
 static uint32_t stream_lag(const struct shim_policy *policy)
 {
@@ -440,21 +438,54 @@ static uint32_t stream_lag(const struct shim_policy *policy)
     return lag < most ? lag : most;
 }
 
+/* Are the groups before and after that of the chunk in the resident set (or both not)? By one chunk of each. */
+static bool amid(const struct shim_policy *policy, uint32_t index, bool resident)
+{
+    if (index < SPREAD_GROUP || index + SPREAD_GROUP >= policy->n_chunks)
+        return false;
+    for (uint32_t i = index - SPREAD_GROUP; i <= index + SPREAD_GROUP; i += 2 * SPREAD_GROUP) {
+        enum list list = (enum list)policy->chunks[i].list;
+        if ((list == HOT || list == PROBED) != resident || (list == AWAY && policy->chunks[i].evicted == 0))
+            return false;
+    }
+    return true;
+}
+
+/* index stays; the next of the group to be given up for it leaves. */
+static uint32_t exchange(struct shim_policy *policy, uint32_t index)
+{
+    while (policy->spread_to < policy->spread_end) {
+        uint32_t other = policy->spread_to++;
+        enum list list = (enum list)policy->chunks[other].list;
+        if ((list == HOT || list == PROBED) && !shim_rounds_has(&policy->rounds, other)) {
+            seen_in_use(policy, index);
+            return other;
+        }
+    }
+    return index;
+}
+
 /* Evens out where the sweep is in memory and where it isn't: one stretch that is away keeps the disk busy for a part of the
- * round only. index, about to leave, and its neighbours passed by; if there is a resident among residents then that leaves
- * instead. */
+ * round only. When a group of neighbours that passes by lies amid others that do, and a resident group amid resident ones,
+ * then they change places. Groups, so that one touch can still map several. */
 static uint32_t spread(struct shim_policy *policy, uint32_t index)
 {
-    if (!policy->streaming || ++policy->n_streamed % SPREAD_EVERY || policy->cycle == 0 ||
-        policy->cycle > policy->queues[HOT].n || !amid(policy, index, false))
+    if (index / SPREAD_GROUP == policy->spread_from / SPREAD_GROUP)
+        return exchange(policy, index);
+    if (!policy->streaming || policy->cycle < SPREAD_LEAST || policy->cycle > policy->queues[HOT].n ||
+        index % SPREAD_GROUP || ++policy->n_groups % SPREAD_EVERY || !amid(policy, index, false))
         return index;
     for (int i = 0; i < SPREAD_TRIES; i++) {
         uint32_t other = list_first(policy, HOT);
         if (other == SHIM_NO_CHUNK)
             return index;
-        if (amid(policy, other, true) && !shim_rounds_has(&policy->rounds, other)) {
-            seen_in_use(policy, index);
-            return other;
+        if (amid(policy, other, true)) {
+            policy->spread_from = index;
+            policy->spread_to = other - other % SPREAD_GROUP;
+            policy->spread_end = policy->spread_to + SPREAD_GROUP;
+            if (policy->spread_end > policy->n_chunks)
+                policy->spread_end = policy->n_chunks;
+            return exchange(policy, index);
         }
         list_move(policy, other, HOT);
     }
@@ -467,16 +498,39 @@ static void reserve_adapt(struct shim_policy *policy, uint32_t excess)
 {
     if (policy->reserve_victims == 0 || excess < policy->reserve_excess)
         policy->reserve_excess = excess;
-    if (++policy->reserve_victims < 32 + 2 * shim_sweep_window(policy->sweep))
+    if (++policy->reserve_victims < 32 + 2 * shim_sweep_window(policy->sweep) ||
+        policy->reserve_victims < policy->cycle)
         return;
     policy->reserve_victims = 0;
     for (uint32_t i = 1; i < policy->reserve_excess; i++)
         seen_in_use(policy, list_first(policy, STREAM));
 }
 
+static bool goes_along(const struct shim_policy *policy, uint32_t index)
+{
+    if (index >= policy->n_chunks || index % SPREAD_GROUP == 0) /* SHIM_NO_CHUNK, too */
+        return false;
+    const struct chunk *chunk = &policy->chunks[index];
+    return chunk->list == PROBED ||
+           (policy->streaming && chunk->list == HOT && age(policy, chunk->seen) > pool_size(policy));
+}
+
+/* Of the resident set the oldest leaves, and its neighbours with it: then a sweep finds them together again. */
+static uint32_t resident_victim(struct shim_policy *policy)
+{
+    uint32_t index = policy->group_next;
+    policy->group_next = SHIM_NO_CHUNK;
+    if (!goes_along(policy, index))
+        index = list_first(policy, PROBED);
+    if (index == SHIM_NO_CHUNK)
+        index = list_first(policy, HOT);
+    if (index != SHIM_NO_CHUNK)
+        policy->group_next = index + 1;
+    return index;
+}
+
 uint32_t shim_policy_victim(struct shim_policy *policy)
 {
-    static const enum list otherwise[] = {PROBED, HOT, STREAM, AHEAD};
     expire(policy);
     uint32_t lag = stream_lag(policy);
     bool overflows = policy->queues[STREAM].n > lag;
@@ -491,8 +545,10 @@ uint32_t shim_policy_victim(struct shim_policy *policy)
     } else if (overflows) {
         index = spread(policy, list_first(policy, STREAM));
     }
-    for (size_t i = 0; index == SHIM_NO_CHUNK && i < sizeof otherwise / sizeof otherwise[0]; i++)
-        index = list_first(policy, otherwise[i]);
+    if (index == SHIM_NO_CHUNK)
+        index = resident_victim(policy);
+    for (enum list list = STREAM; index == SHIM_NO_CHUNK && list >= AHEAD; list--)
+        index = list_first(policy, list);
     if (index == SHIM_NO_CHUNK)
         return SHIM_NO_CHUNK;
     /* COLD: it was set when the verdict was. */
