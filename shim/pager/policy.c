@@ -50,6 +50,7 @@ struct shim_policy {
     bool streaming;
     uint32_t cycle;                 /* arrivals in one round of it; 0: not known yet */
     uint32_t cycle_least;           /* at least so many, going by what was probed */
+    uint32_t share;                 /* of what was missed of late: what is part of a sweep, times SHARE_ONE */
     uint32_t missed;                /* clock at the last miss of what had left lately */
     uint32_t rate;                  /* of RATE_ONE residents to probe a cycle */
     uint32_t n_groups;              /* victims of it */
@@ -89,6 +90,8 @@ struct shim_policy {
 #define SPREAD_EVERY    2u  /* groups that pass by of which one may be exchanged */
 #define SPREAD_TRIES    4
 #define WINDOW_FEW      16u /* chunks that may wait even if they are more than that share */
+#define SHARE_ONE       (1u << 16)
+#define SHARE_LENGTH    32u
 #define WINDOW_SHARE    16u /* of a cycle: what waits to be used takes the place of what could stay */
 
 /* Lists */
@@ -205,8 +208,8 @@ static void streaming_ends(struct shim_policy *policy)
     shim_sweep_limit(policy->sweep, policy->ahead_max);
 }
 
-/* The engine goes round without an arrival: what is in memory is all it needs. */
-static void quiet(struct shim_policy *policy)
+/* The sweep is over, or fits: the engine goes round without an arrival, or what it misses was away for long. */
+static void set_changes(struct shim_policy *policy)
 {
     streaming_ends(policy);
     while (policy->queues[STREAM].n)
@@ -310,8 +313,6 @@ static void arrival(struct shim_policy *policy, uint32_t index)
     if (++policy->clock == 0)
         policy->clock = 1;
     policy->chunks[index].arrived = policy->clock;
-    if (policy->streaming && age(policy, policy->missed) > 2 * policy->cycle + policy->capacity / 4)
-        streaming_ends(policy);
     shim_rounds_arrival(&policy->rounds);
     credit_arrival(policy);
     probes_judge(policy);
@@ -327,7 +328,12 @@ static void seen_in_use(struct shim_policy *policy, uint32_t index)
 /* Its first use since it arrived. */
 static void join(struct shim_policy *policy, uint32_t index)
 {
-    if (missed_by_sweep(policy, &policy->chunks[index])) {
+    bool missed = missed_by_sweep(policy, &policy->chunks[index]);
+    if (policy->chunks[index].evicted)
+        policy->share = policy->share - policy->share / SHARE_LENGTH + (missed ? SHARE_ONE / SHARE_LENGTH : 0);
+    if (policy->streaming && policy->share < SHARE_ONE / 4)
+        set_changes(policy);
+    if (missed) {
         policy->missed = policy->clock;
         cycle_measure(policy, &policy->chunks[index]);
         policy->chunks[index].seen = policy->clock;
@@ -347,7 +353,7 @@ void shim_policy_touch(struct shim_policy *policy, uint32_t index, uint32_t tid,
     policy->touched_list = chunk->list;
     if (shim_rounds_touch(&policy->rounds, index, policy->clock) &&
         shim_rounds_quiet(&policy->rounds, policy->clock, ROUNDS_AWAY))
-        quiet(policy);
+        set_changes(policy);
     switch ((enum list)chunk->list) {
     case AWAY:
     case ASKED:
@@ -534,8 +540,14 @@ uint32_t shim_policy_victim(struct shim_policy *policy)
     expire(policy);
     uint32_t lag = stream_lag(policy);
     bool overflows = policy->queues[STREAM].n > lag;
-    if (overflows && !policy->streaming)
-        streaming_begins(policy);
+    if (overflows && !policy->streaming) {
+        if (policy->share > SHARE_ONE / 2) {
+            streaming_begins(policy);
+        } else {
+            seen_in_use(policy, list_first(policy, STREAM));
+            overflows = false;
+        }
+    }
     reserve_adapt(policy, overflows ? policy->queues[STREAM].n - lag : 0);
     uint32_t index = list_first(policy, COLD);
     if (index != SHIM_NO_CHUNK) {
