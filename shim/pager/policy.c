@@ -51,7 +51,7 @@ struct shim_policy {
     uint32_t cycle;                 /* arrivals in one round of it; 0: not known yet */
     uint32_t cycle_least;           /* at least so many, going by what was probed */
     uint32_t share;                 /* of what was missed of late: what is part of a sweep, times SHARE_ONE */
-    uint32_t missed;                /* clock at the last miss of what had left lately */
+    uint32_t changed;               /* clock when the engine needed nothing more, or turned to another set */
     uint32_t rate;                  /* of RATE_ONE residents to probe a cycle */
     uint32_t n_groups;              /* victims of it */
     uint32_t judged;                /* clock when the rate was set */
@@ -211,6 +211,7 @@ static void streaming_ends(struct shim_policy *policy)
 /* The sweep is over, or fits: the engine goes round without an arrival, or what it misses was away for long. */
 static void set_changes(struct shim_policy *policy)
 {
+    policy->changed = policy->clock;
     streaming_ends(policy);
     while (policy->queues[STREAM].n)
         list_move(policy, list_first(policy, STREAM), HOT);
@@ -334,7 +335,6 @@ static void join(struct shim_policy *policy, uint32_t index)
     if (policy->streaming && policy->share < SHARE_ONE / 4)
         set_changes(policy);
     if (missed) {
-        policy->missed = policy->clock;
         cycle_measure(policy, &policy->chunks[index]);
         policy->chunks[index].seen = policy->clock;
         list_move(policy, index, STREAM);
@@ -541,7 +541,8 @@ uint32_t shim_policy_victim(struct shim_policy *policy)
     uint32_t lag = stream_lag(policy);
     bool overflows = policy->queues[STREAM].n > lag;
     if (overflows && !policy->streaming) {
-        if (policy->share > SHARE_ONE / 2) {
+        /* While another set comes in, what is left of it leaves first, as the oldest: that is missed, and is no sweep. */
+        if (policy->share > SHARE_ONE / 2 && age(policy, policy->changed) >= policy->capacity) {
             streaming_begins(policy);
         } else {
             seen_in_use(policy, list_first(policy, STREAM));
