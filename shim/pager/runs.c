@@ -27,7 +27,7 @@ static struct shim_run *run_continued(struct shim_runs *runs, uint32_t chunk)
     return best;
 }
 
-static struct shim_run *run_new(struct shim_runs *runs, uint32_t chunk)
+static struct shim_run *run_new(struct shim_runs *runs, uint32_t chunk, uint32_t now)
 {
     struct shim_run *oldest = runs->runs;
     for (struct shim_run *run = runs->runs; run < runs->runs + SHIM_RUNS; run++) {
@@ -38,7 +38,8 @@ static struct shim_run *run_new(struct shim_runs *runs, uint32_t chunk)
         if (runs->clock - run->stamp > runs->clock - oldest->stamp)
             oldest = run;
     }
-    *oldest = (struct shim_run){.first = chunk, .next = chunk, .fetched = chunk, .stamp = runs->clock, .exists = true};
+    *oldest = (struct shim_run){
+        .first = chunk, .next = chunk, .fetched = chunk, .stamp = runs->clock, .began = now, .exists = true};
     return oldest;
 }
 
@@ -59,7 +60,7 @@ static void history_note(struct shim_run_history *history, const struct shim_run
 }
 
 struct shim_run *shim_runs_use(struct shim_runs *runs, struct shim_run_history *history, uint32_t chunk,
-                               uint32_t window_max)
+                               uint32_t window_max, uint32_t now)
 {
     runs->clock++;
     struct shim_run *run = run_continued(runs, chunk);
@@ -68,7 +69,7 @@ struct shim_run *shim_runs_use(struct shim_runs *runs, struct shim_run_history *
         if (run->window > window_max)
             run->window = window_max;
     } else {
-        run = run_new(runs, chunk);
+        run = run_new(runs, chunk, now);
     }
     run->stamp = runs->clock;
     if (chunk >= run->next)
@@ -156,7 +157,7 @@ size_t shim_runs_ahead(struct shim_runs *runs, const struct shim_run_history *hi
 
     struct shim_run *jump = run_continued(runs, next.first);
     if (!jump) {
-        jump = run_new(runs, next.first);
+        jump = run_new(runs, next.first, run->began);
     } else if (jump->first != next.first) {
         return n;
     }

@@ -22,6 +22,7 @@ struct shim_run {
     uint32_t fetched; /* after the highest asked for; at least next */
     uint32_t window;  /* chunks to be ahead; 0 until a second touch, or a prediction, says that this is a run at all */
     uint32_t stamp;   /* when used last */
+    uint32_t began;   /* the caller's time when it was first used */
     bool exists;
 };
 
@@ -39,7 +40,7 @@ struct shim_run_history {
 
 /* A thread uses a chunk: returns its run, a new one if it continues none. window_max bounds the run's window. */
 struct shim_run *shim_runs_use(struct shim_runs *runs, struct shim_run_history *history, uint32_t chunk,
-                               uint32_t window_max);
+                               uint32_t window_max, uint32_t now);
 
 /* The chunk was mapped along with the one used before. */
 void shim_runs_pass(struct shim_runs *runs, struct shim_run_history *history, uint32_t chunk);

@@ -117,7 +117,7 @@ struct shim_pager {
     bool forgotten;          /* a child after fork */
     bool swap_full;          /* no slot was to be had, last time */
     uint64_t retry_ns;       /* when the thread tries again what had no room; 0: nothing had none */
-    uint64_t stuck_ns; /* since when no touch found room while nothing was under way; 0: they do */
+    uint64_t stuck_ns;       /* since when no touch found room while nothing was under way; 0: they do */
     uint64_t write_again_ns; /* no write is started before: one has failed; 0: none has */
     struct shim_pager_info info;
 

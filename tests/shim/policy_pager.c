@@ -84,12 +84,9 @@ static void loads_end(struct sim *sim, uint64_t time)
         sim->loading_first = (sim->loading_first + 1) % sim->n_chunks;
         sim->n_loading--;
         must(sim->place[chunk] == LOADING, "the pager lost its load of %u", chunk);
-        if (sim->ahead[chunk]) {
-            sim->place[chunk] = READY;
+        sim->place[chunk] = sim->ahead[chunk] ? READY : MAPPED;
+        if (sim->ahead[chunk] && !sim->arrives_early)
             shim_policy_arrives(sim->policy, chunk);
-        } else {
-            sim->place[chunk] = MAPPED;
-        }
     }
 }
 
@@ -130,6 +127,8 @@ static void load_begins(struct sim *sim, uint32_t chunk, uint64_t time, bool ahe
     sim->loading[(sim->loading_first + sim->n_loading++) % sim->n_chunks] = chunk;
     sim->n_resident++;
     sim->count.loads++;
+    if (ahead && sim->arrives_early)
+        shim_policy_arrives(sim->policy, chunk);
 }
 
 static bool wanted(void *user, uint32_t chunk)
@@ -192,13 +191,13 @@ void sim_access(struct sim *sim, uint32_t thread, uint32_t chunk)
     shim_policy_touch(sim->policy, chunk, thread, place != READY, place == ZERO);
     if (place == READY) {
         uint32_t ready = 1;
-        while (chunk + ready < sim->n_chunks && sim->place[chunk + ready] == READY)
+        while (chunk + ready < sim->n_chunks && sim->place[chunk + ready] == READY && sim->ahead[chunk + ready])
             ready++;
         uint32_t run = shim_policy_map_run(sim->policy, thread, chunk, ready);
         must(run >= 1 && run <= ready, "%u to be mapped of %u", run, ready);
         for (uint32_t i = 0; i < run; i++) {
             sim->place[chunk + i] = MAPPED;
-            sim->count.soon += sim->ahead[chunk + i];
+            sim->count.soon += i > 0;
             sim->ahead[chunk + i] = 0;
         }
     } else {

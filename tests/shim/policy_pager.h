@@ -27,6 +27,7 @@ struct sim_counts {
 struct sim {
     struct shim_policy *policy;
     uint32_t n_chunks, memory, n_threads, use;
+    bool arrives_early; /* read-ahead is told as arriving when it begins; else when it ends */
     uint8_t *place;
     uint8_t *ahead;  /* came by read-ahead, not used yet */
     uint64_t *ready; /* when a load ends */
