@@ -26,7 +26,6 @@ static int prepare(struct shim_cuda_range *range, CUdeviceptr to, size_t bytes)
         if (frame->state == SHIM_RESIDENT)
             continue;
         if (shim_cuda_capturing() || f < inner || f >= inner + n) {
-            shim_cuda_frame_promise(range, frame, false);
             shim_cuda_mark(range, f);
             continue;
         }

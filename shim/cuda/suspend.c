@@ -180,8 +180,6 @@ static int will_need(struct shim_cuda_range *range, CUdeviceptr start, size_t by
             shim_cuda_mark(range, f);
     }
     int result = shim_cuda_bring();
-    for (uint32_t f = first; result == 0 && f < first + n; f++)
-        shim_cuda_frame_promise(range, &range->frames[f], false);
     if (result)
         snprintf(reason, size, "%s", shim_cuda.why);
     shim_cuda_unlock();
