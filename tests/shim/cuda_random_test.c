@@ -132,10 +132,10 @@ static bool fill_some(void)
     any_span(m, &start, &bytes);
     CUresult rc = draw(2) ? engine.cu.fill_async(m->at + start, value, bytes, stream)
                           : engine.cu.fill(m->at + start, value, bytes);
+    memset(m->value + start, value, bytes);
+    memset(m->known + start, rc == CUDA_SUCCESS, bytes); /* refused, a part of it may have been filled */
     if (rc)
         return false;
-    memset(m->value + start, value, bytes);
-    memset(m->known + start, 1, bytes);
     for (size_t f = start / FRAME; f <= (start + bytes - 1) / FRAME; f++) {
         bool whole = f * FRAME >= start && (start + bytes == m->bytes || (f + 1) * FRAME <= start + bytes);
         m->promised[f] &= value == 0 && whole; /* clearing what is away leaves it away */
