@@ -33,13 +33,14 @@ static void *map_range(enum shim_managed_kind kind, void *at, size_t bytes, size
     struct shim_pager *pager = shim_pager_get();
     if (!pager || bytes > SIZE_MAX - shim_page())
         return NULL;
-    void *base;
+    void *base = NULL;
+    shim_residency_before_range();
     int error = shim_pager_map(pager, at, bytes, alignment, &base);
+    shim_residency_after_range(base, bytes);
     if (error) {
         shim_log_once(&said, "a cache of %zu bytes stays with the engine: %s", bytes, strerror(-error));
         return NULL;
     }
-    shim_residency_unlock(base, bytes);
     uintptr_t start = (uintptr_t)base;
     const struct shim_managed entry = {.kind = kind,
                                        .start = start,
@@ -82,13 +83,14 @@ static bool adopt(const struct shim_managed *entry)
     uintptr_t start = shim_page_up(entry->start), end = shim_page_down(entry->end);
     if (!pager || start >= end)
         return false;
-    void *base;
+    void *base = NULL;
+    shim_residency_before_range();
     int error = shim_pager_map(pager, (void *)start, end - start, 0, &base);
+    shim_residency_after_range(base, end - start);
     if (error) {
         shim_log_once(&said, "a cache of %zu bytes stays with the engine: %s", (size_t)(end - start), strerror(-error));
         return false;
     }
-    shim_residency_unlock(base, end - start);
     struct shim_managed adopted = *entry;
     adopted.kind = SHIM_ADOPTED;
     adopted.range_start = adopted.base = start;

@@ -116,7 +116,7 @@ SHIM_EXPORT int madvise(void *address, size_t bytes, int advice)
 
 /* ---- mlock --------------------------------------------------------------------------------------------------- */
 
-static atomic_bool locks_later; /* mlockall(MCL_FUTURE) was called */
+static atomic_int locks_later; /* flags of mlockall(), if MCL_FUTURE is among them */
 
 static int lock_other(uintptr_t start, uintptr_t end, int flags)
 {
@@ -168,10 +168,26 @@ SHIM_EXPORT int munlock(const void *address, size_t bytes)
     return each_part(shim_page_down(start), shim_page_up(start + bytes), 0, unlock_other, unlock_range);
 }
 
-void shim_residency_unlock(void *base, size_t bytes)
+/* For the moment, what is mapped is to be locked as it is touched. */
+void shim_residency_before_range(void)
 {
-    if (atomic_load_explicit(&locks_later, memory_order_relaxed))
+    int flags = atomic_load_explicit(&locks_later, memory_order_relaxed);
+    if (flags && !(flags & MCL_ONFAULT))
+        shim_real.mlockall(MCL_FUTURE | MCL_ONFAULT);
+}
+
+void shim_residency_after_range(void *base, size_t bytes)
+{
+    int flags = atomic_load_explicit(&locks_later, memory_order_relaxed);
+    if (flags && base)
         shim_real.munlock(base, bytes);
+    if (flags && !(flags & MCL_ONFAULT))
+        shim_real.mlockall(flags & ~MCL_CURRENT);
+}
+
+void shim_residency_forget_in_child(void)
+{
+    atomic_store_explicit(&locks_later, 0, memory_order_relaxed);
 }
 
 static void unlock_all_ranges(void)
@@ -185,18 +201,26 @@ static void unlock_all_ranges(void)
     }
 }
 
-/* Locked as it is touched, not at once: a range would be read in as a whole, and one that is made later would take all its
- * memory when it is mapped. */
+/* With ranges, everything is locked as it is touched, not at once: they would be read in as a whole. */
 SHIM_EXPORT int mlockall(int flags)
 {
-    if (!shim_may_select() || shim_is_child())
-        return shim_real.mlockall(flags);
-    int result = shim_real.mlockall(flags | MCL_ONFAULT);
+    size_t n_ranges;
+    uint64_t bytes;
+    shim_managed_count(&n_ranges, &bytes);
+    bool with_ranges = n_ranges > 0 && !shim_is_child();
+    int result = shim_real.mlockall(with_ranges ? flags | MCL_ONFAULT : flags);
     if (result != 0)
         return result;
-    atomic_store_explicit(&locks_later, (flags & MCL_FUTURE) != 0, memory_order_relaxed);
+    atomic_store_explicit(&locks_later, flags & MCL_FUTURE ? flags : 0, memory_order_relaxed);
     int error = errno;
-    unlock_all_ranges();
+    if (with_ranges)
+        unlock_all_ranges();
     errno = error;
     return 0;
+}
+
+SHIM_EXPORT int munlockall(void)
+{
+    atomic_store_explicit(&locks_later, 0, memory_order_relaxed);
+    return shim_real.munlockall();
 }

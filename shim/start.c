@@ -16,6 +16,7 @@
 #include "shim/managed.h"
 #include "shim/operations.h"
 #include "shim/real.h"
+#include "shim/residency.h"
 #ifdef SHIM_HAVE_CUDA
 #include "shim/cuda/cuda.h"
 #endif
@@ -154,6 +155,7 @@ static void after_fork_in_child(void)
     shim_managed_after_fork();
     pthread_mutex_unlock(&opening);
     shim_select_forget_in_child();
+    shim_residency_forget_in_child();
     struct shim_pager *parents = atomic_load(&pager);
     if (parents) {
         atomic_store(&is_on, false);
