@@ -125,12 +125,17 @@ static int lock_other(uintptr_t start, uintptr_t end, int flags)
     return result == 0 ? 0 : errno;
 }
 
-static int lock_range(uintptr_t start, uintptr_t end, int flags)
+static void say_that_it_stays_pageable(void)
 {
     static bool said;
     shim_log_once(&said,
                   "the engine locks its cache in memory, which stays pageable: to keep all of it, give it a budget "
                   "(KVMM_DEVICE_MEMORY) of its size");
+}
+
+static int lock_range(uintptr_t start, uintptr_t end, int flags)
+{
+    say_that_it_stays_pageable();
     return 0;
 }
 
@@ -179,8 +184,10 @@ void shim_residency_before_range(void)
 void shim_residency_after_range(void *base, size_t bytes)
 {
     int flags = atomic_load_explicit(&locks_later, memory_order_relaxed);
-    if (flags && base)
+    if (flags && base) {
         shim_real.munlock(base, bytes);
+        say_that_it_stays_pageable();
+    }
     if (flags && !(flags & MCL_ONFAULT))
         shim_real.mlockall(flags & ~MCL_CURRENT);
 }
@@ -196,27 +203,35 @@ static void unlock_all_ranges(void)
     for (uintptr_t start = 0; shim_managed_overlap(start, UINTPTR_MAX, &entry); start = entry.end) {
         if (entry.kind != SHIM_TENTATIVE_MEMORY && entry.range_start < entry.range_end) {
             shim_real.munlock((void *)entry.range_start, entry.range_end - entry.range_start);
-            lock_range(entry.range_start, entry.range_end, 0);
+            say_that_it_stays_pageable();
         }
     }
 }
 
-/* With ranges, everything is locked as it is touched, not at once: they would be read in as a whole. */
+/* What is mapped now is locked as it is touched, not at once, or ranges would be read in as a whole. */
+static int lock_all_but_ranges(int flags)
+{
+    int result = shim_real.mlockall(flags | MCL_ONFAULT);
+    if (result != 0)
+        return result;
+    int error = errno;
+    unlock_all_ranges();
+    if (flags & MCL_FUTURE)
+        shim_real.mlockall(flags & ~MCL_CURRENT);
+    errno = error;
+    return 0;
+}
+
 SHIM_EXPORT int mlockall(int flags)
 {
     size_t n_ranges;
     uint64_t bytes;
     shim_managed_count(&n_ranges, &bytes);
-    bool with_ranges = n_ranges > 0 && !shim_is_child();
-    int result = shim_real.mlockall(with_ranges ? flags | MCL_ONFAULT : flags);
-    if (result != 0)
-        return result;
-    atomic_store_explicit(&locks_later, flags & MCL_FUTURE ? flags : 0, memory_order_relaxed);
-    int error = errno;
-    if (with_ranges)
-        unlock_all_ranges();
-    errno = error;
-    return 0;
+    bool with_ranges = n_ranges > 0 && (flags & MCL_CURRENT) && !shim_is_child();
+    int result = with_ranges ? lock_all_but_ranges(flags) : shim_real.mlockall(flags);
+    if (result == 0)
+        atomic_store_explicit(&locks_later, flags & MCL_FUTURE ? flags : 0, memory_order_relaxed);
+    return result;
 }
 
 SHIM_EXPORT int munlockall(void)
