@@ -67,9 +67,9 @@ static int hint(uintptr_t start, uintptr_t end, enum shim_advice advice)
 {
     struct shim_pager *pager = shim_pager_opened();
     int error = errno;
-    shim_inside++;
+    shim_enter();
     int result = pager ? shim_pager_advise(pager, (void *)start, end - start, advice) : 0;
-    shim_inside--;
+    shim_leave();
     errno = error;
     return -result;
 }

@@ -624,6 +624,39 @@ START_TEST(threads_get_and_give_back)
 }
 END_TEST
 
+static pthread_barrier_t cancelled;
+
+static void *get_while_cancelled(void *arg)
+{
+    unsigned char **caches = arg;
+    pthread_barrier_wait(&cancelled); /* no cancellation point */
+    for (int i = 0; i < 3; i++) {     /* the first opens the pager and the control socket */
+        caches[i] = malloc(CACHE);
+        memset(caches[i], 0, CACHE);
+        free(caches[i]);
+        caches[i] = (unsigned char *)1;
+    }
+    pthread_testcancel();
+    return NULL;
+}
+
+/* A thread that is to end does so at a point where threads may end; malloc and free are none. */
+START_TEST(no_thread_is_cancelled_within)
+{
+    unsigned char *caches[3] = {0};
+    pthread_t thread;
+    ck_assert_int_eq(pthread_barrier_init(&cancelled, NULL, 2), 0);
+    ck_assert_int_eq(pthread_create(&thread, NULL, get_while_cancelled, caches), 0);
+    ck_assert_int_eq(pthread_cancel(thread), 0);
+    pthread_barrier_wait(&cancelled);
+    void *result;
+    ck_assert_int_eq(pthread_join(thread, &result), 0);
+    ck_assert_ptr_eq(result, PTHREAD_CANCELED);
+    ck_assert_ptr_eq(caches[2], (unsigned char *)1);
+    ck_assert_int_eq(have_a_cache(NULL), 0);
+}
+END_TEST
+
 /* ---- Failures ------------------------------------------------------------------------------------------------ */
 
 START_TEST(without_a_pager_the_engine_goes_on)
@@ -675,6 +708,7 @@ static Suite *suite(void)
     tcase_add_test(memory, a_child_has_no_cache_and_goes_on);
     tcase_add_test(memory, a_child_of_a_process_without_a_cache_can_have_one);
     tcase_add_test(memory, threads_get_and_give_back);
+    tcase_add_test(memory, no_thread_is_cancelled_within);
     tcase_add_loop_test(memory, without_a_pager_the_engine_goes_on, 0, 2);
     suite_add_tcase(s, memory);
     return s;
