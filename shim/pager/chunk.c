@@ -93,11 +93,13 @@ void shim_chunks_map_clean(struct shim_pager *pager, uint32_t first, uint32_t n)
     }
 }
 
-void shim_chunk_unmap(struct shim_pager *pager, uint32_t chunk)
+bool shim_chunk_unmap(struct shim_pager *pager, uint32_t chunk)
 {
-    if (pager->chunks[chunk].flags & SHIM_MAPPED)
-        shim_uffd_zap(shim_chunk_view(pager, chunk), shim_chunk_view_bytes(pager, chunk));
+    if ((pager->chunks[chunk].flags & SHIM_MAPPED) &&
+        shim_uffd_zap(shim_chunk_view(pager, chunk), shim_chunk_view_bytes(pager, chunk)))
+        return false;
     pager->chunks[chunk].flags &= (uint16_t)~SHIM_MAPPED;
+    return true;
 }
 
 void shim_chunk_free_slot(struct shim_pager *pager, uint32_t chunk)

@@ -104,7 +104,8 @@ static int let_go(struct shim_pager *pager, uint32_t chunk, bool exchange)
         drop_clean(pager, chunk, 1);
         return 0;
     }
-    shim_chunk_unmap(pager, chunk);
+    if (!shim_chunk_unmap(pager, chunk))
+        return -EBUSY;
     if (drop_zero(pager, chunk))
         return 0;
     int error = shim_write_start(pager, chunk, true, exchange);
@@ -153,6 +154,17 @@ bool shim_room_take(struct shim_pager *pager, enum shim_room purpose)
     return false;
 }
 
+/* RESIDENT, without a slot: the engine can't write to it from now on. False: it still can. */
+static bool make_stable(struct shim_pager *pager, uint32_t chunk)
+{
+    if (!(pager->chunks[chunk].flags & SHIM_MAPPED))
+        return true;
+    if (pager->uffd.protect &&
+        shim_uffd_protect(&pager->uffd, shim_chunk_view(pager, chunk), shim_chunk_view_bytes(pager, chunk), true) == 0)
+        return true;
+    return shim_chunk_unmap(pager, chunk);
+}
+
 /* The policy's next victims are written while memory is nearly full, so that their room can be had at once. */
 static void clean_ahead(struct shim_pager *pager)
 {
@@ -172,15 +184,17 @@ static void clean_ahead(struct shim_pager *pager)
             shim_ready_add(pager, chunk);
             continue;
         }
-        if (!(c->flags & SHIM_MAPPED))
-            ;
-        else if (!pager->uffd.protect || shim_uffd_protect(&pager->uffd, shim_chunk_view(pager, chunk),
-                                                           shim_chunk_view_bytes(pager, chunk), true))
-            shim_chunk_unmap(pager, chunk);
+        if (!make_stable(pager, chunk)) {
+            shim_policy_keep(pager->policy, chunk);
+            continue;
+        }
         if (drop_zero(pager, chunk))
             continue;
         if (shim_write_start(pager, chunk, false, false)) {
-            shim_chunk_unmap(pager, chunk); /* it may be mapped read-only, and would then be written unseen */
+            /* It may be mapped read-only now, though it has no slot: out of the view, or it is to be thought of as written. */
+            if (!shim_chunk_unmap(pager, chunk))
+                shim_uffd_protect(&pager->uffd, shim_chunk_view(pager, chunk), shim_chunk_view_bytes(pager, chunk),
+                                  false);
             shim_policy_keep(pager->policy, chunk);
             return;
         }
@@ -275,9 +289,8 @@ void shim_probe(struct shim_pager *pager)
         uint32_t chunk = shim_policy_probe(pager->policy);
         if (chunk == SHIM_NO_CHUNK)
             return;
-        if (pager->chunks[chunk].state == SHIM_RESIDENT && (pager->chunks[chunk].flags & SHIM_MAPPED))
-            shim_chunk_unmap(pager, chunk);
-        else
+        if (pager->chunks[chunk].state != SHIM_RESIDENT || !(pager->chunks[chunk].flags & SHIM_MAPPED) ||
+            !shim_chunk_unmap(pager, chunk))
             shim_policy_keep(pager->policy, chunk);
     }
 }

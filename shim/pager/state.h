@@ -151,7 +151,8 @@ void shim_chunk_map(struct shim_pager *pager, uint32_t chunk, bool write);
 /* Neighbours, RESIDENT, not in the view: into it for reading, at one go. Does nothing if one of them has no slot or pages can't be
  * read-only here. */
 void shim_chunks_map_clean(struct shim_pager *pager, uint32_t first, uint32_t n);
-void shim_chunk_unmap(struct shim_pager *pager, uint32_t chunk);
+/* False: the kernel refused (it is locked in memory), and the chunk may still be written to. */
+bool shim_chunk_unmap(struct shim_pager *pager, uint32_t chunk);
 void shim_chunk_free_slot(struct shim_pager *pager, uint32_t chunk);
 /* ZERO with room taken for it → RESIDENT. False: the kernel has no memory now; the chunk stays ZERO. */
 bool shim_chunk_populate(struct shim_pager *pager, uint32_t chunk);
