@@ -204,6 +204,8 @@ void shim_policy_touch(struct shim_policy *policy, uint32_t index, uint32_t tid,
         join(policy, index);
         break;
     case STREAM:
+        if (!was_away) /* again: to be written, where it was mapped to be read */
+            shim_policy_seen(policy, index);
         break;
     case PROBED:
         policy->n_used++;
@@ -221,6 +223,12 @@ void shim_policy_touch(struct shim_policy *policy, uint32_t index, uint32_t tid,
         shim_policy_seen(policy, index);
         break;
     }
+}
+
+void shim_policy_written(struct shim_policy *policy, uint32_t index)
+{
+    if (index < policy->n_chunks && policy->chunks[index].list == STREAM)
+        shim_policy_seen(policy, index);
 }
 
 void shim_policy_arrives(struct shim_policy *policy, uint32_t index)

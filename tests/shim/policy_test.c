@@ -89,14 +89,15 @@ static const struct sweep sweeps[] = {
 #define WARM_UP  8
 #define ROUNDS   4
 
-static void run_sweep(const struct sweep *sweep, uint32_t use, bool arrives_early, struct sim_counts *count,
+static void run_sweep(const struct sweep *sweep, uint32_t use, bool like_pager, struct sim_counts *count,
                       uint32_t *missing)
 {
     struct sim sim;
     struct cache cache;
     open_engine(&sim, &cache, sweep->n_threads);
     sim.use = use;
-    sim.arrives_early = arrives_early;
+    sim.arrives_early = like_pager;
+    sim.in_advance = like_pager ? MEMORY / 64 : 0;
     cache.together = sweep->together;
     cache.k_with_v = sweep->k_with_v;
     uint32_t length = MEMORY * sweep->percent / 100 / N_TENSORS;
@@ -137,8 +138,29 @@ START_TEST(a_disk_bound_sweep_misses_no_more)
     struct sim_counts count;
     uint32_t missing;
     run_sweep(&sweeps[_i], 4, true, &count, &missing);
-    ck_assert_uint_le(count.loads, ROUNDS * (missing * 130 / 100 + 24));
+    ck_assert_uint_le(count.loads, ROUNDS * (missing * 130 / 100 + 24 + MEMORY / 64));
     ck_assert_uint_le(count.missed, count.loads / 20);
+}
+END_TEST
+
+/* The last chunk of each tensor is written for each token: it stays, or it would have to be written to the disk each time. */
+START_TEST(what_is_written_stays)
+{
+    struct sim sim;
+    struct cache cache;
+    open_engine(&sim, &cache, 1);
+    sim.use = 60;
+    cache.writes = true;
+    cache_prefill(&cache, 0, MEMORY * 4 / 3 / N_TENSORS);
+    for (int i = 0; i < WARM_UP; i++)
+        cache_decode(&cache, 0);
+    struct sim_counts before = sim.count;
+    for (int i = 0; i < 10; i++)
+        cache_decode(&cache, 0);
+    struct sim_counts count = sim_since(&sim, &before);
+    ck_assert_uint_gt(count.loads, 0);
+    ck_assert_uint_le(count.writes, 16);
+    sim_close(&sim);
 }
 END_TEST
 
@@ -165,6 +187,7 @@ START_TEST(a_switch_is_one_pass_of_loads)
     open_engine(&sim, &cache, t->n_threads);
     sim.use = 60 * t->n_threads;
     sim.arrives_early = _i % 2;
+    sim.in_advance = _i % 2 ? MEMORY / 64 : 0;
     uint32_t length = MEMORY * t->percent / 100 / N_TENSORS, pass = length * N_TENSORS;
     for (uint32_t i = 0; i < t->n_conversations; i++)
         cache_prefill(&cache, i, length);
@@ -340,6 +363,8 @@ START_TEST(engines_with_discards)
         struct sim sim;
         struct cache cache;
         sim_open(&sim, N_CHUNKS, memory, memory / 4, 4);
+        sim.arrives_early = pick(2);
+        sim.in_advance = pick(2) ? memory / 16 : 0;
         cache_open(&cache, &sim, N_TENSORS, N_SLOTS, PER_SLOT);
         for (int i = 0; i < 400; i++) {
             uint32_t slot = pick(N_SLOTS);
@@ -439,6 +464,7 @@ START_TEST(numbers_out_of_range)
         ck_assert_uint_eq(shim_policy_map_run(policy, i % 3, i, 1), 1);
     }
     shim_policy_touch(policy, 100, 1, true, true);
+    shim_policy_written(policy, 100);
     shim_policy_arrives(policy, 100);
     shim_policy_left(policy, 100, true);
     shim_policy_cold(policy, 100);
@@ -456,6 +482,7 @@ static Suite *policy_suite(void)
     tcase_set_timeout(sweeps_case, 60);
     tcase_add_loop_test(sweeps_case, a_sweep_misses_what_has_no_room, 0, N_SWEEPS);
     tcase_add_loop_test(sweeps_case, a_disk_bound_sweep_misses_no_more, 0, N_SWEEPS);
+    tcase_add_test(sweeps_case, what_is_written_stays);
     suite_add_tcase(suite, sweeps_case);
     TCase *sets_case = tcase_create("working sets");
     tcase_set_timeout(sets_case, 60);
