@@ -13,8 +13,10 @@
  *   KVMM_USER_FAULTS     --user-faults     "1": go on where the kernel lets this user handle only faults from user mode;
  *                                          system calls on a page that is away fail with EFAULT then
  *   KVMM_SUSPENDED       --suspended       "wait" or "fail": what a call that touches a suspended GPU cache does
+ *   KVMM_VERBOSE         --verbose         "1": a line of figures at exit
  *   KVMM_LIBCUDA         (none)            another driver library than libcuda.so.1
- */
+ *
+ * An empty variable counts as unset. */
 #ifndef SHIM_CONFIG_H
 #define SHIM_CONFIG_H
 
@@ -27,10 +29,12 @@ struct shim_config {
     uint64_t host_memory;
     const char *swap_dir; /* NULL: none */
     uint64_t swap_bytes;
-    const char *select;
+    const char *select; /* never NULL */
+    bool select_given;  /* by the user: then one that selects nothing is worth a line */
     size_t chunk_bytes;
     bool user_faults;
     bool fail_while_suspended;
+    bool verbose;
 };
 
 /* Reads the variables through `get` (getenv; tests pass their own). True if all are good; else *config is untouched and

@@ -6,7 +6,8 @@
  *   auto            the engines that are known: "llama.cpp"
  *   llama.cpp       the buffer of a tensor list whose first tensor is named cache_k* or cache_v*: what
  *                   ggml_backend_alloc_ctx_tensors_from_buft allocates next on its thread; where ggml is linked statically,
- *                   an allocation under a function whose name contains "llama_kv_cache" (from the executable's symbols)
+ *                   an allocation by a function whose name contains "ggml_" under one whose name contains "llama_kv_cache"
+ *                   (from the executable's symbols)
  *   stack:PATTERN   a function whose (mangled) name fits the shell pattern is among the callers
  *   order:N         the Nth allocation of at least the threshold, counted from 1
  *   size:BYTES      any of at least BYTES
@@ -35,11 +36,19 @@ enum shim_verdict {
  * reason[size] that names the rule. */
 bool shim_select_open(const char *rules, char *reason, size_t size);
 
-/* `call` is the interposed function's name, for `list`. Thread-safe; walks the stack only if a rule needs it. */
+/* Whether a rule may select something at all; not with none or list in front. */
+bool shim_select_can(void);
+
+/* `call` is the interposed function's name, for `list`. Thread-safe; walks the stack only if a rule needs it. PASS before
+ * shim_select_open(). */
 enum shim_verdict shim_select(const char *call, size_t bytes);
 
-/* The preset's mark: the calling thread's next allocation over the threshold is (not) the cache. */
-void shim_select_expect(bool expected);
+/* The preset's mark: from now on, the calling thread's allocations of at least `bytes` (and the threshold) are the cache, or,
+ * with 0, none is more than another. */
+void shim_select_expect(size_t bytes);
+
+/* A tentative one has turned out to be the cache. */
+void shim_select_adopted(void);
 
 /* How many allocations were looked at and how many selected, and the largest that was not: for the line at exit "rule …
  * matched nothing". */
@@ -48,5 +57,8 @@ struct shim_select_counts {
     size_t largest_passed;
 };
 void shim_select_count(struct shim_select_counts *counts);
+
+/* In a child after fork(): its counts begin anew. */
+void shim_select_forget_in_child(void);
 
 #endif

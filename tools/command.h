@@ -14,6 +14,10 @@ enum { COMMAND_DONE = 0, COMMAND_FAILED = 1, COMMAND_BAD_USAGE = 2 };
 
 int command_ls(int argc, char **argv);
 int command_map(int argc, char **argv);
+int command_suspend(int argc, char **argv);
+int command_resume(int argc, char **argv);
+int command_advise(int argc, char **argv);
+int command_run(int argc, char **argv);
 int command_bench(int argc, char **argv);
 
 /* argp_parse() that answers each mistake in one line on stderr. In the parser every complaint goes through

@@ -18,6 +18,8 @@ static const struct bench {
 #endif
     {"device", bench_device},
 #ifdef TOOLS_HAVE_BENCH_SWAP
+    {"shim", bench_shim},
+    {"shim-engine", bench_shim_engine},
     {"swap", bench_swap},
 #endif
     {NULL, NULL},
@@ -53,6 +55,7 @@ static const struct argp parser = {
 #endif
            "  device     what mapping costs on a CUDA device, call by call\n"
 #ifdef TOOLS_HAVE_BENCH_SWAP
+           "  shim       engines with and without the shim, beside Linux swap and a mapped file\n"
            "  swap       the host and NVMe tiers, beside what the disk itself can do\n"
 #endif
            "`kvmm bench NAME --help' has its arguments.",

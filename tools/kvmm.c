@@ -14,8 +14,9 @@ static const struct command {
     const char *title; /* argv[0] of the command: what its messages begin with */
     int (*run)(int argc, char **argv);
 } commands[] = {
-    {"ls", "kvmm ls", command_ls},
-    {"map", "kvmm map", command_map},
+    {"run", "kvmm run", command_run},          {"ls", "kvmm ls", command_ls},
+    {"map", "kvmm map", command_map},          {"suspend", "kvmm suspend", command_suspend},
+    {"resume", "kvmm resume", command_resume}, {"advise", "kvmm advise", command_advise},
     {"bench", "kvmm bench", command_bench},
 };
 
@@ -34,7 +35,7 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         state->next = state->argc; /* the rest is the command's */
         return 0;
     case ARGP_KEY_NO_ARGS:
-        return command_complain(state, "a command is needed: ls, map or bench; `kvmm --help' explains");
+        return command_complain(state, "a command is needed, as ls; `kvmm --help' lists them");
     default:
         return ARGP_ERR_UNKNOWN;
     }
@@ -43,10 +44,15 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 static const struct argp parser = {
     .parser = parse_option,
     .args_doc = "COMMAND [ARGUMENT...]",
-    .doc = "Look at the KV caches that kvmm manages.\v"
-           "  ls         the processes that use kvmm\n"
-           "  map PID    where each page of a process is: device, host memory, NVMe\n"
-           "  bench NAME measure a part of kvmm on this machine\n"
+    .doc = "Run programs whose KV caches kvmm manages, look at the caches, and steer them.\v"
+           "  run COMMAND  a program with kvmm under it\n"
+           "  ls           the processes that use kvmm\n"
+           "  map PID      where each page of a process is: device, host memory, NVMe\n"
+           "  suspend PID  take a process's cache out of memory\n"
+           "  resume PID   bring it back\n"
+           "  advise PID ADDRESS LENGTH willneed|cold|free\n"
+           "               say what will become of a part of it\n"
+           "  bench NAME   measure a part of kvmm on this machine\n"
            "`kvmm COMMAND --help' has the arguments of each.",
 };
 

@@ -30,8 +30,8 @@ struct search {
     enum pagemap_answer worst;   /* of the maps that could not be opened */
 };
 
-/* The last number of "NSpid:" in /proc/PID/status; pid itself if there is no such line. */
-static pid_t pid_inside(pid_t pid)
+/* The last number of "NSpid:" in /proc/PID/status. */
+pid_t pagemap_pid_inside(pid_t pid)
 {
     char path[64];
     snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
@@ -126,8 +126,7 @@ static void try_entry(struct search *search, int dir_fd, const char *name, struc
     close(fd);
 }
 
-/* A process that has ended but was not waited for has a number still, and neither files nor memory. */
-static bool has_ended(pid_t pid)
+bool pagemap_process_ended(pid_t pid)
 {
     char path[64];
     snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
@@ -162,9 +161,9 @@ enum pagemap_answer pagemap_open_process(pid_t pid, struct pagemap_list *list, s
     DIR *dir = opendir(path);
     if (!dir) {
         enum pagemap_answer answer = answer_for_errno(errno, error);
-        return answer == PAGEMAP_DENIED && has_ended(pid) ? PAGEMAP_NO_PROCESS : answer;
+        return answer == PAGEMAP_DENIED && pagemap_process_ended(pid) ? PAGEMAP_NO_PROCESS : answer;
     }
-    struct search search = {.pid = pid, .pid_inside = pid_inside(pid)};
+    struct search search = {.pid = pid, .pid_inside = pagemap_pid_inside(pid)};
     struct dirent *entry;
     while ((entry = readdir(dir)))
         if (entry->d_name[0] != '.')
@@ -176,7 +175,7 @@ enum pagemap_answer pagemap_open_process(pid_t pid, struct pagemap_list *list, s
         return PAGEMAP_OK;
     }
     free(search.list.readers);
-    if (has_ended(pid))
+    if (pagemap_process_ended(pid))
         return PAGEMAP_NO_PROCESS;
     return search.worst ? search.worst : PAGEMAP_NO_MAP;
 }

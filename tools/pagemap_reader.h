@@ -54,6 +54,13 @@ void pagemap_close_list(struct pagemap_list *list);
 /* The processes that /proc shows, ascending; *pids is the caller's to free. */
 enum pagemap_answer pagemap_processes(pid_t **pids, size_t *n_pids, struct pagemap_error *error);
 
+/* The process's own idea of its id, if it lives in another PID namespace (a container); pid itself if that isn't known. */
+pid_t pagemap_pid_inside(pid_t pid);
+
+/* True if there is no such process, and for one that has ended but was not waited for: it has a number still, and neither
+ * files nor memory. */
+bool pagemap_process_ended(pid_t pid);
+
 /* ---- reading ------------------------------------------------------------------------------------------------- */
 
 /* Where a page is, from best to worst: a page is in the worst state of the frames it touches, in all groups, so it

@@ -3,6 +3,24 @@
 
 #include <errno.h>
 
+#define CLEAN_RUN 8 /* clean neighbours that leave together */
+
+/* When memory and swap file are both full, a chunk that is touched in the swap file must change places with one in memory,
+ * and for that one place more is needed. So SHIM_RESERVE slots stand apart: they are used for exchanges only, and while they
+ * are not all there, nothing grows. What an exchange takes comes back: the chunk that it fetched keeps its slot until it is
+ * written to, and is clean, able to leave without a slot, until then. Thus what is in the file can always be fetched. */
+bool shim_reserve_fill(struct shim_pager *pager)
+{
+    while (pager->swap && pager->n_reserve < SHIM_RESERVE) {
+        uint32_t slot;
+        int error = swap_slot_alloc(pager->swap, &slot);
+        if (error)
+            return false;
+        pager->reserve[pager->n_reserve++] = slot;
+    }
+    return true;
+}
+
 /* Clean chunks that stand ready to leave while memory is full: their room is had without waiting for a write. Few, because
  * they are taken out of the policy's hands. */
 static uint32_t ready_target(const struct shim_pager *pager)
@@ -35,11 +53,35 @@ static uint32_t ready_pop(struct shim_pager *pager)
     return SHIM_NO_CHUNK;
 }
 
-static void drop_clean(struct shim_pager *pager, uint32_t chunk)
+static void drop_clean(struct shim_pager *pager, uint32_t first, uint32_t n)
 {
-    shim_chunk_release(pager, chunk);
-    shim_policy_left(pager->policy, chunk, true);
-    pager->info.n_dropped_clean++;
+    shim_chunks_release(pager, first, n);
+    for (uint32_t chunk = first; chunk < first + n; chunk++)
+        shim_policy_left(pager->policy, chunk, true);
+    pager->info.n_dropped_clean += n;
+}
+
+/* The neighbours after `first`, a named clean chunk, that the policy names next and that are clean too: a sweep leaves in the
+ * order in which it came, and giving up memory costs much the same for one chunk and for several. */
+static uint32_t clean_run(struct shim_pager *pager, uint32_t first)
+{
+    uint32_t n = 1, most = pager->capacity / 64 < CLEAN_RUN ? pager->capacity / 64 : CLEAN_RUN;
+    while (n < most) {
+        uint32_t chunk = shim_policy_victim(pager->policy);
+        if (chunk == SHIM_NO_CHUNK)
+            break;
+        struct shim_chunk *c = &pager->chunks[chunk];
+        if (c->state != SHIM_RESIDENT || !(c->flags & SHIM_HAS_SLOT)) {
+            shim_policy_keep(pager->policy, chunk);
+            break;
+        }
+        if (chunk != first + n || c->range != pager->chunks[first].range) {
+            shim_ready_add(pager, chunk);
+            break;
+        }
+        n++;
+    }
+    return n;
 }
 
 /* RESIDENT, without a slot, and not writable now. True if it was all zeros and is gone. */
@@ -47,7 +89,7 @@ static bool drop_zero(struct shim_pager *pager, uint32_t chunk)
 {
     if (!shim_chunk_is_zero(pager, chunk))
         return false;
-    shim_chunk_release(pager, chunk);
+    shim_chunks_release(pager, chunk, 1);
     shim_policy_left(pager->policy, chunk, true);
     pager->info.n_dropped_zero++;
     return true;
@@ -55,17 +97,17 @@ static bool drop_zero(struct shim_pager *pager, uint32_t chunk)
 
 /* A chunk in memory leaves: 0: it has left; -EINPROGRESS: when its write ends; else it stays, for the reason that
  * shim_write_start() gives. */
-static int let_go(struct shim_pager *pager, uint32_t chunk)
+static int let_go(struct shim_pager *pager, uint32_t chunk, bool exchange)
 {
     struct shim_chunk *c = &pager->chunks[chunk];
     if (c->flags & SHIM_HAS_SLOT) {
-        drop_clean(pager, chunk);
+        drop_clean(pager, chunk, 1);
         return 0;
     }
     shim_chunk_unmap(pager, chunk);
     if (drop_zero(pager, chunk))
         return 0;
-    int error = shim_write_start(pager, chunk, true);
+    int error = shim_write_start(pager, chunk, true, exchange);
     return error ? error : -EINPROGRESS;
 }
 
@@ -78,13 +120,15 @@ static bool take(struct shim_pager *pager)
     return true;
 }
 
-bool shim_room_take(struct shim_pager *pager, bool waited_for)
+bool shim_room_take(struct shim_pager *pager, enum shim_room purpose)
 {
+    if (purpose == SHIM_ROOM_GROW && pager->n_reserve < SHIM_RESERVE && !shim_reserve_fill(pager))
+        return false;
     if (pager->used < pager->capacity)
         return take(pager);
     uint32_t chunk = ready_pop(pager);
     if (chunk != SHIM_NO_CHUNK) {
-        drop_clean(pager, chunk);
+        drop_clean(pager, chunk, 1);
         return take(pager);
     }
     /* Where nothing can be written, somewhere there may still be clean ones, or zeros. */
@@ -93,12 +137,17 @@ bool shim_room_take(struct shim_pager *pager, bool waited_for)
         chunk = shim_policy_victim(pager->policy);
         if (chunk == SHIM_NO_CHUNK)
             return false;
-        int error = pager->chunks[chunk].state == SHIM_RESIDENT ? let_go(pager, chunk) : -EBUSY;
+        struct shim_chunk *c = &pager->chunks[chunk];
+        if (c->state == SHIM_RESIDENT && (c->flags & SHIM_HAS_SLOT)) {
+            drop_clean(pager, chunk, clean_run(pager, chunk));
+            return take(pager);
+        }
+        int error = c->state == SHIM_RESIDENT ? let_go(pager, chunk, purpose == SHIM_ROOM_FETCH) : -EBUSY;
         if (error == 0)
             return take(pager);
         if (error != -EINPROGRESS)
             shim_policy_keep(pager->policy, chunk);
-        if (error == -EAGAIN || !waited_for)
+        if (error == -EAGAIN || purpose == SHIM_ROOM_AHEAD)
             return false;
     }
     return false;
@@ -130,7 +179,7 @@ static void clean_ahead(struct shim_pager *pager)
             shim_chunk_unmap(pager, chunk);
         if (drop_zero(pager, chunk))
             continue;
-        if (shim_write_start(pager, chunk, false)) {
+        if (shim_write_start(pager, chunk, false, false)) {
             shim_chunk_unmap(pager, chunk); /* it may be mapped read-only, and would then be written unseen */
             shim_policy_keep(pager->policy, chunk);
             return;
@@ -173,7 +222,7 @@ static void grant_wishes(struct shim_pager *pager)
             pager->wishes[0].next = pager->wishes[0].end; /* memory is as full as it was */
             continue;
         }
-        if (!shim_room_take(pager, false))
+        if (!shim_room_take(pager, SHIM_ROOM_AHEAD))
             return;
         shim_policy_arrives(pager->policy, chunk);
         pager->chunks[chunk].flags |= SHIM_AHEAD;
@@ -194,7 +243,7 @@ static void go_on_suspending(struct shim_pager *pager)
             continue;
         shim_chunk_unready(pager, chunk);
         c->flags |= SHIM_RETURNS;
-        int error = let_go(pager, chunk);
+        int error = let_go(pager, chunk, false);
         if (error == -EAGAIN)
             return;
         if (error && error != -EINPROGRESS) {

@@ -29,7 +29,9 @@ void shim_queue_add(struct shim_pager *pager, uint32_t chunk)
 static bool bring_in(struct shim_pager *pager, uint32_t chunk)
 {
     struct shim_chunk *c = &pager->chunks[chunk];
-    if (pager->suspended || (c->state == SHIM_SWAPPED && pager->n_free_reads == 0) || !shim_room_take(pager, true))
+    bool fetch = c->state == SHIM_SWAPPED;
+    if (pager->suspended || (fetch && pager->n_free_reads == 0) ||
+        !shim_room_take(pager, fetch ? SHIM_ROOM_FETCH : SHIM_ROOM_GROW))
         return false;
     if (c->state == SHIM_SWAPPED) {
         pager->info.n_loads++;
@@ -43,12 +45,19 @@ static bool bring_in(struct shim_pager *pager, uint32_t chunk)
     return true;
 }
 
-/* With nothing that would make room by itself, waiting may be for ever: that is said. */
-static void say_stuck(struct shim_pager *pager)
+/* With nothing under way that would make room by itself, waiting may be for ever: if it lasts, that is said. */
+static void stay_stuck(struct shim_pager *pager)
 {
-    pager->retry_ns = shim_now_ns() + SHIM_RETRY_NS;
-    pager->info.waiting = pager->n_free_writes == SHIM_MAX_WRITES && pager->n_free_reads == SHIM_MAX_READS;
-    if (!pager->info.waiting || pager->said_full)
+    uint64_t now = shim_now_ns();
+    pager->retry_ns = now + SHIM_RETRY_NS;
+    if (pager->n_free_writes < SHIM_MAX_WRITES || pager->n_free_reads < SHIM_MAX_READS)
+        return;
+    if (pager->stuck_ns == 0)
+        pager->stuck_ns = now;
+    if (now - pager->stuck_ns < 2 * SHIM_RETRY_NS)
+        return;
+    pager->info.waiting = true;
+    if (pager->said_full)
         return;
     pager->said_full = true;
     shim_say(pager, true, "no room for a page of the cache: %llu bytes of memory are in use and %s; the engine waits",
@@ -66,12 +75,13 @@ void shim_queue_serve(struct shim_pager *pager)
         struct shim_chunk *c = &pager->chunks[chunk];
         if (c->state == SHIM_ZERO || c->state == SHIM_SWAPPED) {
             if (!bring_in(pager, chunk)) {
-                say_stuck(pager);
+                stay_stuck(pager);
                 return;
             }
         } else if (c->state == SHIM_RESIDENT)
             shim_chunk_map(pager, chunk, c->flags & SHIM_WANT_WRITE);
         pager->info.waiting = false;
+        pager->stuck_ns = 0;
         pager->queue_first = c->next;
         c->flags &= (uint16_t)~SHIM_QUEUED;
     }
@@ -92,7 +102,7 @@ static void read_ahead(struct shim_pager *pager, uint32_t chunk, uint32_t tid)
         return;
     size_t n = shim_policy_read_ahead(pager->policy, tid, chunk, is_wanted_ahead, pager, chunks,
                                       pager->n_free_reads - SHIM_DEMAND_READS);
-    for (size_t i = 0; i < n && shim_room_take(pager, false); i++) {
+    for (size_t i = 0; i < n && shim_room_take(pager, SHIM_ROOM_AHEAD); i++) {
         shim_policy_arrives(pager->policy, chunks[i]);
         pager->chunks[chunks[i]].flags |= SHIM_AHEAD;
         pager->info.n_loads_ahead++;
@@ -110,12 +120,16 @@ static void map_run(struct shim_pager *pager, uint32_t chunk, uint32_t tid, bool
            (pager->chunks[chunk + n].flags & (SHIM_AHEAD | odd)) == SHIM_AHEAD)
         n++;
     n = n > 1 ? shim_policy_map_run(pager->policy, tid, chunk, n) : 1;
-    for (uint32_t i = n; i-- > 1;) { /* the touched one last: its thread finds the others there */
+    /* The touched one last, if it is for writing: its thread then finds the others there. */
+    if (!write)
+        shim_chunks_map_clean(pager, chunk, n);
+    else if (n > 1)
+        shim_chunks_map_clean(pager, chunk + 1, n - 1);
+    for (uint32_t i = 1; i < n; i++)
         pager->chunks[chunk + i].flags &= (uint16_t)~SHIM_AHEAD;
-        pager->info.n_ahead_used++;
-        shim_chunk_map(pager, chunk + i, false);
-    }
-    shim_chunk_map(pager, chunk, write);
+    pager->info.n_ahead_used += n - 1;
+    if (write || !(pager->chunks[chunk].flags & SHIM_MAPPED))
+        shim_chunk_map(pager, chunk, write);
 }
 
 /* A touch of a page that should be in the view: another thread's touch, which was served meanwhile, or the kernel has

@@ -56,18 +56,12 @@ bool shim_load_start(struct shim_pager *pager, uint32_t chunk, bool urgent)
     return true;
 }
 
-/* The alias takes part in a transfer, and its pages count as the process's: out of it, they count once. */
-static void leave_alias(struct shim_pager *pager, uint32_t chunk)
-{
-    shim_uffd_zap(shim_chunk_alias(pager, chunk), pager->chunk_bytes);
-}
-
 /* It was discarded while it was under way. Who touched it since wants zeros. */
 static void end_discarded(struct shim_pager *pager, uint32_t chunk)
 {
     struct shim_chunk *c = &pager->chunks[chunk];
     shim_chunk_free_slot(pager, chunk);
-    shim_chunk_release(pager, chunk);
+    shim_chunks_release(pager, chunk, 1);
     shim_policy_left(pager->policy, chunk, false);
     c->flags &= (uint16_t) ~(SHIM_DISCARDED | SHIM_LEAVING | SHIM_RETURNS);
     if ((c->flags & SHIM_WANTED) && !(c->flags & SHIM_QUEUED))
@@ -93,7 +87,7 @@ static void load_done(struct swap_io *io)
         pager->said_lost = true;
         shim_chunk_lose(pager, chunk);
     } else {
-        leave_alias(pager, chunk);
+        shim_chunk_leave_alias(pager, chunk);
         shim_chunk_set(pager, chunk, SHIM_RESIDENT);
         if (c->flags & SHIM_WANTED)
             shim_chunk_map(pager, chunk, c->flags & SHIM_WANT_WRITE);
@@ -103,7 +97,7 @@ static void load_done(struct swap_io *io)
     shim_pager_unlock(pager);
 }
 
-int shim_write_start(struct shim_pager *pager, uint32_t chunk, bool leaving)
+int shim_write_start(struct shim_pager *pager, uint32_t chunk, bool leaving, bool exchange)
 {
     struct shim_chunk *c = &pager->chunks[chunk];
     if (!pager->swap)
@@ -115,6 +109,10 @@ int shim_write_start(struct shim_pager *pager, uint32_t chunk, bool leaving)
     int error = swap_slot_alloc(pager->swap, &slot);
     pager->swap_full = error == -ENOSPC;
     pager->info.swap_failed = error == -ENODEV;
+    if (error == -ENOSPC && exchange && pager->n_reserve > 0) {
+        slot = pager->reserve[--pager->n_reserve];
+        error = 0;
+    }
     if (error)
         return error;
     struct shim_move *move = pager->free_writes;
@@ -131,11 +129,15 @@ int shim_write_start(struct shim_pager *pager, uint32_t chunk, bool leaving)
 
 static void write_failed(struct shim_pager *pager, uint32_t chunk, int result)
 {
-    shim_chunk_free_slot(pager, chunk);
+    struct swap_store_info store;
+    swap_get_info(pager->swap, &store);
+    pager->info.swap_failed = store.failed;
+    swap_slot_free(pager->swap, pager->chunks[chunk].slot); /* it is retired: not for the reserve */
+    pager->chunks[chunk].flags &= (uint16_t)~SHIM_HAS_SLOT;
     shim_chunk_set(pager, chunk, SHIM_RESIDENT);
     shim_policy_keep(pager->policy, chunk);
     pager->write_again_ns = pager->retry_ns = shim_now_ns() + SHIM_RETRY_NS;
-    leave_alias(pager, chunk);
+    shim_chunk_leave_alias(pager, chunk);
     if (!pager->said_write_error)
         shim_say(pager, true, "a page of the cache can't be written to the swap file (%s); it stays in memory",
                  strerror(-result));
@@ -160,10 +162,10 @@ static void write_done(struct swap_io *io)
     else {
         pager->info.n_writes++;
         if (leaving && !(c->flags & SHIM_WANTED)) {
-            shim_chunk_release(pager, chunk);
+            shim_chunks_release(pager, chunk, 1);
             shim_policy_left(pager->policy, chunk, true);
         } else {
-            leave_alias(pager, chunk);
+            shim_chunk_leave_alias(pager, chunk);
             shim_chunk_set(pager, chunk, SHIM_RESIDENT);
         }
     }

@@ -101,6 +101,12 @@ static int open_swap(struct shim_pager *pager, char *reason, size_t size)
 {
     if (!pager->config.swap_dir)
         return 0;
+    uint64_t least = (uint64_t)2 * SHIM_RESERVE * pager->chunk_bytes;
+    if (pager->config.swap_bytes != 0 && pager->config.swap_bytes < least) {
+        snprintf(reason, size, "a swap file of at most %llu bytes: the least is %llu",
+                 (unsigned long long)pager->config.swap_bytes, (unsigned long long)least);
+        return -EINVAL;
+    }
     int error = swap_crew_open(2, &pager->crew);
     if (error) {
         snprintf(reason, size, "a thread: %s", strerror(-error));
@@ -118,7 +124,12 @@ static int open_swap(struct shim_pager *pager, char *reason, size_t size)
                                       .faults = pager->config.faults};
     if (getrandom(&config.checksum_seed, sizeof(config.checksum_seed), GRND_NONBLOCK) != sizeof(config.checksum_seed))
         config.checksum_seed = swap_now_ns();
-    return swap_file_open(&config, &pager->swap, reason, size);
+    error = swap_file_open(&config, &pager->swap, reason, size);
+    if (!error && !shim_reserve_fill(pager)) {
+        snprintf(reason, size, "swap directory %s: no room for %d chunks", pager->config.swap_dir, SHIM_RESERVE);
+        return -ENOSPC;
+    }
+    return error;
 }
 
 static void init_locks(struct shim_pager *pager)

@@ -18,6 +18,7 @@
 #define SHIM_MAX_READS    48         /* transfers in flight */
 #define SHIM_MAX_WRITES   16
 #define SHIM_DEMAND_READS 8 /* of these, kept for chunks that are waited for */
+#define SHIM_RESERVE      8 /* slots kept for exchanges, see evict.c */
 #define SHIM_READY_RING   256
 #define SHIM_RETRY_NS     100000000u /* after a failure that may pass */
 
@@ -58,10 +59,11 @@ struct shim_range {
     _Atomic uintptr_t end;
     char *alias; /* whole chunks */
     int memfd;
-    uint32_t first, n_chunks; /* its chunk numbers */
-    uint32_t n_live;          /* chunks that are not ZERO */
-    uint32_t n_busy;          /* chunks whose transfer is in flight */
-    bool closing;             /* being unmapped: touches of it are not served */
+    uint32_t first, n_chunks;                    /* its chunk numbers */
+    uint32_t n_live;                             /* chunks that are not ZERO */
+    uint32_t n_busy;                             /* chunks whose transfer is in flight */
+    uint32_t alias_first, alias_end, n_in_alias; /* chunks that may be mapped in the alias lie in between */
+    bool closing;                                /* being unmapped: touches of it are not served */
 };
 
 struct shim_move {
@@ -101,6 +103,8 @@ struct shim_pager {
     uint32_t
         ready[SHIM_READY_RING]; /* chunks that were made READY, oldest first; those that no longer are, are skipped */
     uint32_t ready_head, ready_length, n_ready;
+    uint32_t reserve[SHIM_RESERVE]; /* slots */
+    uint32_t n_reserve;
     struct shim_move reads[SHIM_MAX_READS], writes[SHIM_MAX_WRITES];
     struct shim_move *free_reads, *free_writes;
     uint32_t n_free_reads, n_free_writes;
@@ -114,6 +118,7 @@ struct shim_pager {
     bool forgotten;          /* a child after fork */
     bool swap_full;          /* no slot was to be had, last time */
     uint64_t retry_ns;       /* when the thread tries again what had no room; 0: nothing had none */
+    uint64_t stuck_ns;       /* since when no touch found room while nothing was under way; 0: they do */
     uint64_t write_again_ns; /* no write is started before: one has failed; 0: none has */
     struct shim_pager_info info;
 
@@ -143,12 +148,18 @@ size_t shim_chunk_view_bytes(struct shim_pager *pager, uint32_t chunk);
 void shim_chunk_set(struct shim_pager *pager, uint32_t chunk, enum shim_chunk_state state);
 /* RESIDENT (or, to read, WRITING): into the view, waking who waits. For writing it loses its slot. */
 void shim_chunk_map(struct shim_pager *pager, uint32_t chunk, bool write);
+/* Neighbours, RESIDENT, not in the view: into it for reading, at one go. Does nothing if one of them has no slot or pages can't be
+ * read-only here. */
+void shim_chunks_map_clean(struct shim_pager *pager, uint32_t first, uint32_t n);
 void shim_chunk_unmap(struct shim_pager *pager, uint32_t chunk);
 void shim_chunk_free_slot(struct shim_pager *pager, uint32_t chunk);
 /* ZERO with room taken for it → RESIDENT. False: the kernel has no memory now; the chunk stays ZERO. */
 bool shim_chunk_populate(struct shim_pager *pager, uint32_t chunk);
-/* In memory → out of it, its slot (if any) kept: SWAPPED, else ZERO. Gives back the room. */
-void shim_chunk_release(struct shim_pager *pager, uint32_t chunk);
+/* n neighbours of one range, all in memory → out of it, each with its slot (if any) kept: SWAPPED, else ZERO. Gives back their
+ * room. */
+void shim_chunks_release(struct shim_pager *pager, uint32_t first, uint32_t n);
+/* Its transfer has ended and it stays: it needs the alias no more. */
+void shim_chunk_leave_alias(struct shim_pager *pager, uint32_t chunk);
 /* RESIDENT, no slot, not writable just now: whether it is all zeros. */
 bool shim_chunk_is_zero(struct shim_pager *pager, uint32_t chunk);
 void shim_chunk_unready(struct shim_pager *pager, uint32_t chunk);
@@ -158,13 +169,20 @@ void shim_chunk_signal_lost(struct shim_pager *pager, uint32_t chunk, uint32_t t
 /* move.c: transfers. */
 /* SWAPPED with room taken → LOADING. False: no transfer is free. urgent: a thread waits. */
 bool shim_load_start(struct shim_pager *pager, uint32_t chunk, bool urgent);
-/* RESIDENT without a slot → WRITING. -EAGAIN: no transfer is free; -ENOSPC, -ENODEV: no slot. */
-int shim_write_start(struct shim_pager *pager, uint32_t chunk, bool leaving);
+/* RESIDENT without a slot → WRITING. From the reserve only if an exchange needs it. -EAGAIN: no transfer is free; -ENOSPC,
+ * -ENODEV: no slot. */
+int shim_write_start(struct shim_pager *pager, uint32_t chunk, bool leaving, bool exchange);
 void shim_moves_init(struct shim_pager *pager);
 
 /* evict.c: room. */
-/* For one chunk. False: not now; if waited_for, what can be had by writing has been started. */
-bool shim_room_take(struct shim_pager *pager, bool waited_for);
+enum shim_room {
+    SHIM_ROOM_GROW,  /* for a ZERO chunk that is waited for */
+    SHIM_ROOM_FETCH, /* for a SWAPPED one that is waited for */
+    SHIM_ROOM_AHEAD  /* for a SWAPPED one that isn't */
+};
+/* For one chunk. False: not now; for one that is waited for, what can be had by writing has been started. */
+bool shim_room_take(struct shim_pager *pager, enum shim_room purpose);
+bool shim_reserve_fill(struct shim_pager *pager);
 void shim_ready_add(struct shim_pager *pager, uint32_t chunk); /* clean, and named by the policy */
 void shim_room_balance(struct shim_pager *pager); /* cleans ahead of need, goes on suspending, grants wishes, probes */
 void shim_wish_add(struct shim_pager *pager, uint32_t first, uint32_t end, bool returns_only);

@@ -185,6 +185,12 @@ int shim_uffd_zap(void *address, size_t bytes)
 
 int shim_uffd_poison(const struct shim_uffd *uffd, void *address, size_t bytes)
 {
+    /* Read-only pages that were taken out of the mapping leave a mark in the page table, which would stand in the way. */
+    struct uffdio_writeprotect clear = {.range = {.start = (uintptr_t)address, .len = bytes},
+                                        .mode = UFFDIO_WRITEPROTECT_MODE_DONTWAKE};
+    while (uffd->protect && ioctl(uffd->fd, UFFDIO_WRITEPROTECT, &clear))
+        if (errno != EAGAIN)
+            return -errno;
     struct uffdio_poison poison = {.range = {.start = (uintptr_t)address, .len = bytes}};
     while (ioctl(uffd->fd, UFFDIO_POISON, &poison))
         if (errno != EAGAIN)
