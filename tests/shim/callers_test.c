@@ -61,13 +61,16 @@ static int engine_of_itself(void)
 static int engine_third(void)
 {
     unsigned char *memory[4];
+    int others = 0;
     for (int i = 0; i < 4; i++) {
         free(malloc(100000)); /* not counted */
         memory[i] = malloc(2 * MIB);
-        if (is_managed(memory[i] + 4096) != (i == 2))
-            return 0;
+        others += i != 2 && is_managed(memory[i] + 4096);
     }
-    return finish(memory[2], 2 * MIB);
+    int result = others ? 96 : finish(memory[2], 2 * MIB);
+    for (int i = 0; i < 4; i++)
+        free(memory[i]);
+    return result;
 }
 
 static int llama_engine(const char *first, const char *second, size_t bytes)
@@ -77,7 +80,10 @@ static int llama_engine(const char *first, const char *second, size_t bytes)
         (void *(*)(struct ggml_context *))symbol(load("libllama_like.so"), "llama_like_buffer");
     int result = finish(buffer(&ctx), 2 * bytes);
     unsigned char *other = malloc(2 * bytes); /* the mark is gone */
-    return is_managed(other + 4096) ? 96 : result;
+    if (is_managed(other + 4096))
+        result = 96;
+    free(other);
+    return result;
 }
 
 static int engine_llama(void)

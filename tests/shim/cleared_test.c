@@ -161,7 +161,9 @@ static int end_in_child(void *arg)
     free(arg); /* the pages inside are not there, so the allocator must not have it */
     unsigned char *memory = malloc(CACHE);
     memset(memory, 0, CACHE);
-    return is_zero(memory, CACHE) ? 0 : 1;
+    bool good = is_zero(memory, CACHE);
+    free(memory);
+    return good ? 0 : 1;
 }
 
 START_TEST(a_child_leaves_it_be)

@@ -35,6 +35,11 @@ bool is_managed(const void *address)
     return advise((void *)address, 1, KVMM_WILLNEED) != -ENOENT;
 }
 
+bool was_managed(uintptr_t address)
+{
+    return is_managed((const void *)address);
+}
+
 struct fake_pager_calls *pager_calls(void)
 {
     struct fake_pager_calls *(*get)(void) =

@@ -18,6 +18,7 @@ void under_shim(void);
 
 /* Whether the shim manages the byte: by what kvmm_advise() says. */
 bool is_managed(const void *address);
+bool was_managed(uintptr_t address); /* the same, for what was given back */
 int advise(void *address, size_t bytes, int advice);
 
 /* The fake pager's counts; NULL under the real one. */
