@@ -202,7 +202,7 @@ static void touched(struct shim_pager *pager, uint32_t chunk, uintptr_t address,
         touched_away(pager, chunk, tid, write);
     else {
         shim_chunk_unready(pager, chunk);
-        shim_policy_touch(pager->policy, chunk, tid, false, false);
+        shim_policy_touch(pager->policy, chunk, tid, c->state == SHIM_LOADING, false);
         if (c->state == SHIM_LOADING)
             want(pager, chunk, write);
         else if (c->state == SHIM_WRITING)
@@ -210,6 +210,8 @@ static void touched(struct shim_pager *pager, uint32_t chunk, uintptr_t address,
         else
             map_run(pager, chunk, tid, write);
     }
+    if (write)
+        shim_policy_written(pager->policy, chunk);
     read_ahead(pager, chunk, tid);
 }
 

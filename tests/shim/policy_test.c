@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "tests/shim/policy_pager.h"
+#include "tests/support/scale.h"
 
 #define MEMORY    1024
 #define WINDOW    128
@@ -422,7 +423,7 @@ START_TEST(engines_with_discards)
         sim.arrives_early = pick(2);
         sim.in_advance = pick(2) ? memory / 16 : 0;
         cache_open(&cache, &sim, N_TENSORS, N_SLOTS, PER_SLOT);
-        for (int i = 0; i < 400; i++) {
+        for (long i = scaled(400); i > 0; i--) {
             uint32_t slot = pick(N_SLOTS);
             cache.together = pick(2);
             cache.k_with_v = pick(2);
