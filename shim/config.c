@@ -90,7 +90,8 @@ static bool read_suspended(struct reader *reader)
 
 bool shim_config_read(const char *(*get)(const char *name), struct shim_config *config, char *reason, size_t size)
 {
-    struct reader reader = {.get = get, .reason = reason, .size = size};
+    struct reader reader = {.get = get, .size = size};
+    reader.reason = reason;
     struct shim_config read = {
         .device_memory = read_bytes(&reader, "KVMM_DEVICE_MEMORY", 0),
         .host_memory = read_bytes(&reader, "KVMM_HOST_MEMORY", 0),

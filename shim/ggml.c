@@ -7,7 +7,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "shim/elf.h"
+#include "shim/elf_objects.h"
 #include "shim/hook.h"
 #include "shim/log.h"
 #include "shim/real.h"
@@ -30,7 +30,7 @@ static const char hooked[] = "ggml_backend_alloc_ctx_tensors_from_buft";
  * several ggml in a process. */
 static alloc_function find_real(const void *caller)
 {
-    struct shim_object object;
+    struct shim_object object = {0};
     void *found = NULL;
     if (shim_elf_at(caller, &object) && !object.is_program) {
         found = shim_elf_symbol(&object, hooked);
@@ -40,8 +40,8 @@ static alloc_function find_real(const void *caller)
             dlclose(handle);
         }
     }
-    if (found == (void *)ggml_backend_alloc_ctx_tensors_from_buft)
-        found = NULL;
+    if (object.is_program)
+        found = shim_elf_next(hooked);
     return (alloc_function)(found ? found : shim_elf_any(hooked));
 }
 

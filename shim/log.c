@@ -37,7 +37,8 @@ void shim_log(const char *format, ...)
 
 void shim_log_once(bool *said, const char *format, ...)
 {
-    if (__atomic_exchange_n(said, true, __ATOMIC_RELAXED))
+    bool *flag = said;
+    if (__atomic_exchange_n(flag, true, __ATOMIC_RELAXED))
         return;
     va_list args;
     va_start(args, format);

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "shim/config.h"
@@ -139,8 +140,13 @@ static int info(void *user, char *text, size_t size)
     error = error ? error : pair(text, size, "largest_passed", counts.largest_passed);
     error = error ? error : pair(text, size, "started", shim_started_ns());
 #ifdef SHIM_HAVE_CUDA
-    if (!error && shim_cuda_active())
-        return shim_cuda_info(text, size);
+    size_t n = strlen(text);
+    if (!error && shim_cuda_active()) {
+        if (n + 2 > size)
+            return -ENOSPC;
+        memcpy(text + n, " ", 2); /* and its NUL */
+        return shim_cuda_info(text + n + 1, size - n - 1);
+    }
 #endif
     struct shim_pager *pager = shim_pager_opened();
     return error || !pager ? error : pager_pairs(pager, config, text, size);

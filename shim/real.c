@@ -4,7 +4,7 @@
 #include <errno.h>
 #include <stdint.h>
 
-#include "shim/elf.h"
+#include "shim/elf_objects.h"
 
 /* In this file and those that use the table, names of members are not calls of the functions. */
 

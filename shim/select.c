@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "shim/elf.h"
+#include "shim/elf_objects.h"
 #include "shim/log.h"
 #include "shim/rules.h"
 #include "shim/stack.h"

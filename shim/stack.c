@@ -5,7 +5,7 @@
 #include <stdint.h>
 #include <unwind.h>
 
-#include "shim/elf.h"
+#include "shim/elf_objects.h"
 
 struct frames {
     const void **callers;

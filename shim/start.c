@@ -10,7 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "shim/elf.h"
+#include "shim/elf_objects.h"
 #include "shim/hook.h"
 #include "shim/log.h"
 #include "shim/managed.h"

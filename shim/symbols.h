@@ -9,7 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "shim/elf.h"
+#include "shim/elf_objects.h"
 
 /* The (mangled) name of the function that address is in, cut to size. False: no table knows one. A scan of the object's
  * symbols: 10 µs to milliseconds. */

@@ -51,7 +51,8 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 {
     struct options *options = state->input;
     if (key >= KEY_FIRST && key < KEY_FIRST + (int)N_SETTINGS) {
-        const char *value = settings[key - KEY_FIRST].argument ? arg : "1";
+        static char on[] = "1";
+        char *value = settings[key - KEY_FIRST].argument ? arg : on;
         if (!*value)
             return command_complain(state, "--%s: a value is missing", settings[key - KEY_FIRST].option);
         options->values[key - KEY_FIRST] = value;

@@ -221,7 +221,8 @@ static bool file_takes_preload(const char *path, char *next, size_t next_size, c
     if (fd < 0)
         return true; /* it may be run, but not read */
     struct stat status;
-    struct image image = {.path = path, .reason = reason, .size = size};
+    struct image image = {.path = path, .size = size};
+    image.reason = reason;
     void *bytes = MAP_FAILED;
     if (fstat(fd, &status) == 0 && status.st_size > 0)
         bytes = mmap(NULL, (size_t)status.st_size, PROT_READ, MAP_PRIVATE, fd, 0);

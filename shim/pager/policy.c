@@ -1,130 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "shim/pager/policy.h"
+#include "shim/pager/policy_state.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
-#include "shim/pager/rounds.h"
-#include "shim/pager/sweep.h"
-
-/* Where a chunk is. All but AWAY are lists, oldest first. */
-enum list {
-    AWAY,   /* zero, so that a new table needs no initialisation */
-    ASKED,  /* away, named by shim_policy_read_ahead() */
-    AHEAD,  /* in memory because read-ahead asked for it; not touched yet */
-    STREAM, /* part of a sweep wider than memory, used: leaves in order, a few chunks behind the sweep */
-    HOT,    /* the resident set, in the order in which use was last seen */
-    PROBED, /* of it, out of the view to see whether it is used */
-    COLD,   /* leaves first */
-    NAMED,  /* by shim_policy_victim() */
-    N_LISTS
-};
-
-struct chunk {
-    uint32_t prev, next;
-    uint32_t seen;    /* clock when it arrived, was last seen in use, or was probed */
-    uint32_t evicted; /* clock when it was last evicted; 0: never, or forgotten */
-    uint8_t list;
-    uint8_t left_from; /* STREAM, PROBED, or another list that it was in last before NAMED */
-};
-
-struct queue {
-    uint32_t first, last, n;
-};
-
-struct shim_policy {
-    uint32_t n_chunks, capacity;
-    uint32_t ahead_max; /* ASKED and AHEAD together */
-    struct chunk *chunks;
-    struct queue queues[N_LISTS];
-    uint32_t n_resident;
-    struct shim_sweep *sweep;
-    struct shim_rounds rounds;
-
-    /* Counts arrivals. It wraps around after 2^32; a chunk may be misjudged then. */
-    uint32_t clock;
-
-    /* While a sweep wider than memory goes on: */
-    bool streaming;
-    uint32_t cycle;          /* arrivals in one round of it; 0: not known yet */
-    uint32_t missed;         /* clock at the last miss of what had left lately */
-    uint32_t rate;           /* of RATE_ONE residents to probe a cycle */
-    uint32_t n_streamed;     /* victims of it */
-    uint32_t judged;         /* clock when the rate was set */
-    uint32_t n_used, n_cold; /* verdicts since then */
-    uint32_t reserve_excess; /* least excess of STREAM in the last reserve_victims victims */
-    uint32_t reserve_victims;
-
-    uint64_t credit; /* probes allowed now; while streaming times RATE_ONE */
-
-    uint32_t touched, touched_tid; /* by the last shim_policy_touch() */
-    enum list touched_list;        /* where that chunk was */
-};
-
-/* Whole rounds after which what left and was not missed is not part of the sweep, and what is probed and not used idle. */
-#define ROUNDS_AWAY 2u
-#define ROUNDS_IDLE 2u
-
-#define RATE_ONE        (1u << 16)
-#define SAMPLE_SKIP     7u /* residents passed over for each that is probed at the lowest rate */
-#define RATE_MIN        (RATE_ONE / 32)
-#define RECENT_CAPACITY 16u /* times memory: what left more arrivals ago is not remembered as part of a sweep */
-#define PROBES_ARRIVAL  4u  /* probes allowed for each arrival when no sweep goes on */
-#define POOL_SHARE      16u /* of memory: residents kept under probation at the old end when memory is nearly full */
-#define POOL_MIN        4u
-#define LAG_MIN         4u
-#define LAG_SHARE       16u
-#define AHEAD_SHARE     8u
+/* Whole rounds after which what left and was not missed is not part of the sweep. */
+#define ROUNDS_AWAY     2u
+#define RECENT_CAPACITY 16u /* times memory: what left more arrivals ago is not taken for part of a sweep either */
+#define SHARE_LENGTH    32u /* misses over which the share of a sweep in them is averaged, about */
+#define AHEAD_SHARE     8u  /* part of memory that may wait to be used */
 #define AHEAD_MIN       4u
+#define NEIGHBOUR_SHARE 4u  /* part of memory: arrivals between the evictions of what belongs together */
 #define WINDOW_CAPACITY 16u /* part of memory that one thread may be ahead */
 #define WINDOW_LEAST    4u
-#define SPREAD_EVERY    4u /* victims of a sweep of which one may be exchanged */
-#define SPREAD_TRIES    4
-#define WINDOW_SHARE    16u /* of a cycle: what waits to be used takes the place of what could stay */
+#define WINDOW_SHARE    16u /* part of a cycle: what waits takes the place of what could stay */
+#define WINDOW_FEW      16u /* chunks that may wait even if they are more than that */
 
-/* Lists */
-
-static void list_move(struct shim_policy *policy, uint32_t index, enum list to)
+static uint32_t at_least(uint32_t n, uint32_t least)
 {
-    struct chunk *chunk = &policy->chunks[index];
-    if (chunk->list != AWAY) {
-        struct queue *from = &policy->queues[chunk->list];
-        if (chunk->prev == SHIM_NO_CHUNK)
-            from->first = chunk->next;
-        else
-            policy->chunks[chunk->prev].next = chunk->next;
-        if (chunk->next == SHIM_NO_CHUNK)
-            from->last = chunk->prev;
-        else
-            policy->chunks[chunk->next].prev = chunk->prev;
-        from->n--;
-    }
-    policy->n_resident -= chunk->list > ASKED;
-    policy->n_resident += to > ASKED;
-    chunk->list = (uint8_t)to;
-    if (to == AWAY)
-        return;
-    struct queue *queue = &policy->queues[to];
-    chunk->prev = queue->last;
-    chunk->next = SHIM_NO_CHUNK;
-    if (queue->last == SHIM_NO_CHUNK)
-        queue->first = index;
-    else
-        policy->chunks[queue->last].next = index;
-    queue->last = index;
-    queue->n++;
-}
-
-static uint32_t list_first(const struct shim_policy *policy, enum list list)
-{
-    return policy->queues[list].first;
-}
-
-/* How long ago, in arrivals. */
-static uint32_t age(const struct shim_policy *policy, uint32_t since)
-{
-    return policy->clock - since;
+    return n < least ? least : n;
 }
 
 int shim_policy_open(const struct shim_policy_config *config, struct shim_policy **policy)
@@ -137,21 +32,21 @@ int shim_policy_open(const struct shim_policy_config *config, struct shim_policy
     p->n_chunks = config->n_chunks;
     p->capacity = config->capacity;
     p->clock = 1; /* 0 is never */
-    p->ahead_max = config->capacity / AHEAD_SHARE < AHEAD_MIN ? AHEAD_MIN : config->capacity / AHEAD_SHARE;
+    if (config->read_ahead_max)
+        p->ahead_max = at_least(config->capacity / AHEAD_SHARE, AHEAD_MIN);
     p->credit = config->capacity;
     uint32_t spacing = config->capacity / (2 * SHIM_MARKS);
     shim_rounds_open(&p->rounds, spacing, p->clock);
-    p->touched = SHIM_NO_CHUNK;
+    p->touched = p->spread_from = p->group_next = SHIM_NO_CHUNK;
     for (int i = 0; i < N_LISTS; i++)
-        p->queues[i] = (struct queue){SHIM_NO_CHUNK, SHIM_NO_CHUNK, 0};
+        p->queues[i] = (struct policy_queue){SHIM_NO_CHUNK, SHIM_NO_CHUNK, 0};
     int rc = -ENOMEM;
     void *table = mmap(NULL, (size_t)p->n_chunks * sizeof *p->chunks, PROT_READ | PROT_WRITE,
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (table == MAP_FAILED)
         goto err_free;
     p->chunks = table;
-    uint32_t window_max =
-        config->capacity / WINDOW_CAPACITY < WINDOW_LEAST ? WINDOW_LEAST : config->capacity / WINDOW_CAPACITY;
+    uint32_t window_max = at_least(config->capacity / WINDOW_CAPACITY, WINDOW_LEAST);
     if (window_max > config->read_ahead_max)
         window_max = config->read_ahead_max;
     rc = shim_sweep_open(p->n_chunks, p->capacity, window_max, &p->sweep);
@@ -178,99 +73,62 @@ void shim_policy_close(struct shim_policy **policy)
     *policy = NULL;
 }
 
-/* The sweep wider than memory */
-
-static void streaming_begins(struct shim_policy *policy)
+void shim_policy_move(struct shim_policy *policy, uint32_t index, enum list to)
 {
-    policy->streaming = true;
-    policy->rate = RATE_ONE;
-    policy->judged = policy->clock;
-    policy->n_used = policy->n_cold = 0;
-    policy->credit = 0;
+    struct policy_chunk *chunk = &policy->chunks[index];
+    if (chunk->list != AWAY) {
+        struct policy_queue *from = &policy->queues[chunk->list];
+        if (chunk->prev == SHIM_NO_CHUNK)
+            from->first = chunk->next;
+        else
+            policy->chunks[chunk->prev].next = chunk->next;
+        if (chunk->next == SHIM_NO_CHUNK)
+            from->last = chunk->prev;
+        else
+            policy->chunks[chunk->next].prev = chunk->prev;
+        from->n--;
+    }
+    policy->n_resident -= chunk->list > ASKED;
+    policy->n_resident += to > ASKED;
+    chunk->list = (uint8_t)to;
+    if (to == AWAY)
+        return;
+    struct policy_queue *queue = &policy->queues[to];
+    chunk->prev = queue->last;
+    chunk->next = SHIM_NO_CHUNK;
+    if (queue->last == SHIM_NO_CHUNK)
+        queue->first = index;
+    else
+        policy->chunks[queue->last].next = index;
+    queue->last = index;
+    queue->n++;
 }
 
 static void streaming_ends(struct shim_policy *policy)
 {
     policy->streaming = false;
     policy->credit = 0;
-    policy->cycle = 0;
+    policy->cycle = policy->cycle_least = 0;
     shim_sweep_limit(policy->sweep, policy->ahead_max);
 }
 
-/* The engine goes round without an arrival: what is in memory is all it needs. */
-static void quiet(struct shim_policy *policy)
+/* The sweep is over, or fits: the engine goes round without an arrival, or what it misses was away for long. */
+static void set_changes(struct shim_policy *policy)
 {
+    policy->changed = policy->clock;
     streaming_ends(policy);
     while (policy->queues[STREAM].n)
-        list_move(policy, list_first(policy, STREAM), HOT);
+        shim_policy_move(policy, list_first(policy, STREAM), HOT);
 }
 
-/* Seen in use, and stays. */
-static void offer_mark(struct shim_policy *policy, uint32_t index)
+void shim_policy_seen(struct shim_policy *policy, uint32_t index)
 {
+    policy->chunks[index].seen = policy->clock;
+    shim_policy_move(policy, index, HOT);
     shim_rounds_offer(&policy->rounds, index, policy->clock, policy->capacity / 2);
 }
 
-/* Probes */
-
-static void probes_judge(struct shim_policy *policy)
-{
-    if (!policy->streaming || age(policy, policy->judged) < policy->cycle)
-        return;
-    if (policy->n_cold < policy->n_used)
-        policy->rate = policy->rate / 2 < RATE_MIN ? RATE_MIN : policy->rate / 2;
-    policy->judged = policy->clock;
-    policy->n_used = policy->n_cold = 0;
-}
-
-/* What is under probation for more than a round is cold; what was read ahead and not used while much
- * else arrived was a mistake. */
-static void expire(struct shim_policy *policy)
-{
-    uint32_t index = list_first(policy, PROBED);
-    uint32_t patience = policy->cycle + policy->cycle / 2 + 8;
-    while (index != SHIM_NO_CHUNK) {
-        uint32_t since = policy->chunks[index].seen;
-        if (!(policy->cycle && age(policy, since) > patience) &&
-            !shim_rounds_passed(&policy->rounds, since, policy->clock, ROUNDS_IDLE))
-            break;
-        policy->chunks[index].left_from = PROBED;
-        list_move(policy, index, COLD);
-        policy->n_cold++;
-        policy->rate = policy->rate > RATE_ONE / 2 ? RATE_ONE : policy->rate * 2;
-        index = list_first(policy, PROBED);
-    }
-    index = list_first(policy, AHEAD);
-    while (index != SHIM_NO_CHUNK && age(policy, policy->chunks[index].seen) > 2 * policy->ahead_max) {
-        shim_sweep_wasted(policy->sweep, index);
-        policy->chunks[index].left_from = AHEAD;
-        list_move(policy, index, COLD);
-        index = list_first(policy, AHEAD);
-    }
-}
-
-static uint32_t pool_size(const struct shim_policy *policy)
-{
-    uint32_t share = policy->capacity / POOL_SHARE;
-    return share < POOL_MIN ? POOL_MIN : share;
-}
-
-static void credit_arrival(struct shim_policy *policy)
-{
-    if (policy->streaming) {
-        uint32_t cycle = policy->cycle ? policy->cycle : policy->capacity;
-        uint64_t most = (uint64_t)policy->queues[HOT].n * RATE_ONE;
-        policy->credit += (uint64_t)policy->rate * policy->queues[HOT].n / cycle;
-        if (policy->credit > most)
-            policy->credit = most;
-    } else if (policy->credit < policy->capacity) {
-        policy->credit += PROBES_ARRIVAL;
-    }
-}
-
-/* Arrivals */
-
-static bool missed_by_sweep(const struct shim_policy *policy, const struct chunk *chunk)
+static bool missed_by_sweep(const struct shim_policy *policy, const struct policy_chunk *chunk)
 {
     if (!chunk->evicted)
         return false;
@@ -281,64 +139,59 @@ static bool missed_by_sweep(const struct shim_policy *policy, const struct chunk
 
 /* A chunk is missed by the sweep. What passed by was used once and then now; what left while out of the view was not used in
  * between, which may have been a part of the cycle only. */
-static void cycle_measure(struct shim_policy *policy, const struct chunk *chunk)
+static void cycle_measure(struct shim_policy *policy, const struct policy_chunk *chunk)
 {
     uint32_t round = age(policy, chunk->seen);
-    if (chunk->left_from == STREAM)
-        policy->cycle = policy->cycle ? policy->cycle - policy->cycle / 8 + round / 8 : round;
-    else if (chunk->left_from == PROBED && policy->cycle < round)
-        policy->cycle = round;
-    else
+    if (chunk->left_from == PROBED && round > policy->cycle_least)
+        policy->cycle_least = round;
+    if (chunk->left_from != STREAM)
         return;
-    shim_sweep_limit(policy->sweep, policy->cycle / WINDOW_SHARE);
+    /* Up at once, down slowly: some are used twice a round. */
+    if (policy->cycle < policy->cycle_least)
+        policy->cycle = policy->cycle_least;
+    policy->cycle = round > policy->cycle ? round : policy->cycle - (policy->cycle - round) / 64;
+    policy->cycle_least -= policy->cycle_least / 64;
+    uint32_t share = policy->cycle / WINDOW_SHARE, least = policy->cycle / 6;
+    shim_sweep_limit(policy->sweep, share < WINDOW_FEW ? (least < WINDOW_FEW ? least : WINDOW_FEW) : share);
 }
 
 static void arrival(struct shim_policy *policy, uint32_t index)
 {
-    struct chunk *chunk = &policy->chunks[index];
     if (++policy->clock == 0)
         policy->clock = 1;
-    if (missed_by_sweep(policy, chunk)) {
-        policy->missed = policy->clock;
-        cycle_measure(policy, chunk);
-    } else if (policy->streaming && age(policy, policy->missed) > 2 * policy->cycle + policy->capacity / 4) {
-        streaming_ends(policy);
-    }
-    chunk->seen = policy->clock;
+    policy->chunks[index].arrived = policy->clock;
     shim_rounds_arrival(&policy->rounds);
-    credit_arrival(policy);
-    probes_judge(policy);
+    shim_policy_allow_probes(policy);
 }
 
 /* Its first use since it arrived. */
 static void join(struct shim_policy *policy, uint32_t index)
 {
-    if (missed_by_sweep(policy, &policy->chunks[index])) {
-        list_move(policy, index, STREAM);
-        return;
+    bool missed = missed_by_sweep(policy, &policy->chunks[index]);
+    if (policy->chunks[index].evicted)
+        policy->share = policy->share - policy->share / SHARE_LENGTH + (missed ? SHARE_ONE / SHARE_LENGTH : 0);
+    if (policy->streaming && policy->share < SHARE_ONE / 4)
+        set_changes(policy);
+    if (missed) {
+        cycle_measure(policy, &policy->chunks[index]);
+        policy->chunks[index].seen = policy->clock;
+        shim_policy_move(policy, index, STREAM);
+    } else {
+        shim_policy_seen(policy, index);
     }
-    list_move(policy, index, HOT);
-    offer_mark(policy, index);
-}
-
-static void seen_in_use(struct shim_policy *policy, uint32_t index)
-{
-    policy->chunks[index].seen = policy->clock;
-    list_move(policy, index, HOT);
-    offer_mark(policy, index);
 }
 
 void shim_policy_touch(struct shim_policy *policy, uint32_t index, uint32_t tid, bool was_away, bool fresh)
 {
     if (index >= policy->n_chunks)
         return;
-    struct chunk *chunk = &policy->chunks[index];
+    struct policy_chunk *chunk = &policy->chunks[index];
     policy->touched = index;
     policy->touched_tid = tid;
     policy->touched_list = chunk->list;
     if (shim_rounds_touch(&policy->rounds, index, policy->clock) &&
         shim_rounds_quiet(&policy->rounds, policy->clock, ROUNDS_AWAY))
-        quiet(policy);
+        set_changes(policy);
     switch ((enum list)chunk->list) {
     case AWAY:
     case ASKED:
@@ -352,23 +205,31 @@ void shim_policy_touch(struct shim_policy *policy, uint32_t index, uint32_t tid,
         join(policy, index);
         break;
     case STREAM:
+        if (!was_away) /* again: to be written, where it was mapped to be read */
+            shim_policy_seen(policy, index);
         break;
     case PROBED:
         policy->n_used++;
-        seen_in_use(policy, index);
+        shim_policy_seen(policy, index);
         break;
     case NAMED:
         if (chunk->left_from == STREAM)
-            list_move(policy, index, STREAM);
+            shim_policy_move(policy, index, STREAM);
         else
-            seen_in_use(policy, index);
+            shim_policy_seen(policy, index);
         break;
     case HOT:
     case COLD:
     default:
-        seen_in_use(policy, index);
+        shim_policy_seen(policy, index);
         break;
     }
+}
+
+void shim_policy_written(struct shim_policy *policy, uint32_t index)
+{
+    if (index < policy->n_chunks && policy->chunks[index].list == STREAM)
+        shim_policy_seen(policy, index);
 }
 
 void shim_policy_arrives(struct shim_policy *policy, uint32_t index)
@@ -377,20 +238,22 @@ void shim_policy_arrives(struct shim_policy *policy, uint32_t index)
         return;
     bool asked = policy->chunks[index].list == ASKED;
     arrival(policy, index);
+    if (!asked)
+        policy->chunks[index].seen = policy->clock;
     /* What came for another reason than a sweep is on probation. */
-    list_move(policy, index, asked ? AHEAD : PROBED);
+    shim_policy_move(policy, index, asked ? AHEAD : PROBED);
 }
 
 void shim_policy_left(struct shim_policy *policy, uint32_t index, bool evicted)
 {
     if (index >= policy->n_chunks)
         return;
-    struct chunk *chunk = &policy->chunks[index];
+    struct policy_chunk *chunk = &policy->chunks[index];
     shim_rounds_drop(&policy->rounds, index);
     if (chunk->list > ASKED && evicted)
         chunk->evicted = policy->clock;
     if (chunk->list != AWAY)
-        list_move(policy, index, AWAY);
+        shim_policy_move(policy, index, AWAY);
     if (!evicted) {
         chunk->evicted = 0;
         chunk->left_from = AWAY;
@@ -402,151 +265,28 @@ void shim_policy_cold(struct shim_policy *policy, uint32_t index)
 {
     if (index < policy->n_chunks && policy->chunks[index].list > ASKED && policy->chunks[index].list != NAMED) {
         policy->chunks[index].left_from = COLD;
-        list_move(policy, index, COLD);
+        shim_policy_move(policy, index, COLD);
     }
-}
-
-/* Who leaves */
-
-/* May a touch of one chunk map so many? What is mapped and not reached yet adds to what stays behind a sweep. */
-static uint32_t map_run_most(const struct shim_policy *policy)
-{
-    uint32_t run = shim_sweep_run(policy->sweep);
-    if (!policy->streaming || policy->cycle == 0)
-        return run;
-    uint32_t most = policy->cycle / LAG_SHARE / shim_sweep_threads(policy->sweep);
-    return most < 1 ? 1 : run < most ? run : most;
-}
-
-/* Are both neighbours in the resident set, or neither? */
-static bool amid(const struct shim_policy *policy, uint32_t index, bool resident)
-{
-    if (index == 0 || index + 1 >= policy->n_chunks)
-        return false;
-    for (uint32_t i = index - 1; i <= index + 1; i += 2) {
-        enum list list = (enum list)policy->chunks[i].list;
-        if ((list == HOT || list == PROBED) != resident || (list == AWAY && policy->chunks[i].evicted == 0))
-            return false;
-    }
-    return true;
-}
-
-/* Chunks that stay behind a sweep: what was mapped in a run, by each thread, and may not have been reached yet. */
-static uint32_t stream_lag(const struct shim_policy *policy)
-{
-    uint32_t lag = 2 + shim_sweep_threads(policy->sweep) * (1 + map_run_most(policy));
-    uint32_t most = policy->capacity / LAG_SHARE;
-    most = most < LAG_MIN ? LAG_MIN : most;
-    return lag < most ? lag : most;
-}
-
-/* Evens out where the sweep is in memory and where it isn't: one stretch that is away keeps the disk busy for a part of the
- * round only. index, about to leave, and its neighbours passed by; if there is a resident among residents then that leaves
- * instead. */
-static uint32_t spread(struct shim_policy *policy, uint32_t index)
-{
-    if (!policy->streaming || ++policy->n_streamed % SPREAD_EVERY || policy->cycle == 0 ||
-        policy->cycle > policy->queues[HOT].n || !amid(policy, index, false))
-        return index;
-    for (int i = 0; i < SPREAD_TRIES; i++) {
-        uint32_t other = list_first(policy, HOT);
-        if (other == SHIM_NO_CHUNK)
-            return index;
-        if (amid(policy, other, true) && !shim_rounds_has(&policy->rounds, other)) {
-            seen_in_use(policy, index);
-            return other;
-        }
-        list_move(policy, other, HOT);
-    }
-    return index;
-}
-
-/* What waits to be used and what just passed take room together. When there was more of it than needed all the time of
- * late (less is fetched ahead than was), then the rest may stay. */
-static void reserve_adapt(struct shim_policy *policy, uint32_t excess)
-{
-    if (policy->reserve_victims == 0 || excess < policy->reserve_excess)
-        policy->reserve_excess = excess;
-    if (++policy->reserve_victims < 32 + 2 * shim_sweep_window(policy->sweep))
-        return;
-    policy->reserve_victims = 0;
-    for (uint32_t i = 1; i < policy->reserve_excess; i++)
-        seen_in_use(policy, list_first(policy, STREAM));
-}
-
-uint32_t shim_policy_victim(struct shim_policy *policy)
-{
-    static const enum list otherwise[] = {PROBED, HOT, STREAM, AHEAD};
-    expire(policy);
-    uint32_t lag = stream_lag(policy);
-    bool overflows = policy->queues[STREAM].n > lag;
-    if (overflows && !policy->streaming)
-        streaming_begins(policy);
-    reserve_adapt(policy, overflows ? policy->queues[STREAM].n - lag : 0);
-    uint32_t index = list_first(policy, COLD);
-    if (index != SHIM_NO_CHUNK) {
-        /* Room for one more: the sweep gets narrower. */
-        if (overflows)
-            list_move(policy, list_first(policy, STREAM), HOT);
-    } else if (overflows) {
-        index = spread(policy, list_first(policy, STREAM));
-    }
-    for (size_t i = 0; index == SHIM_NO_CHUNK && i < sizeof otherwise / sizeof otherwise[0]; i++)
-        index = list_first(policy, otherwise[i]);
-    if (index == SHIM_NO_CHUNK)
-        return SHIM_NO_CHUNK;
-    /* COLD: it was set when the verdict was. */
-    if (policy->chunks[index].list != COLD)
-        policy->chunks[index].left_from = policy->chunks[index].list;
-    list_move(policy, index, NAMED);
-    return index;
 }
 
 void shim_policy_keep(struct shim_policy *policy, uint32_t index)
 {
     if (index >= policy->n_chunks)
         return;
-    struct chunk *chunk = &policy->chunks[index];
+    struct policy_chunk *chunk = &policy->chunks[index];
     shim_rounds_out(&policy->rounds, index, false);
     if (chunk->list == NAMED || chunk->list == PROBED)
-        list_move(policy, index, HOT);
-}
-
-/* Probes */
-
-uint32_t shim_policy_probe(struct shim_policy *policy)
-{
-    uint32_t pool = pool_size(policy);
-    if (!policy->streaming && policy->n_resident + pool < policy->capacity)
-        return SHIM_NO_CHUNK; /* who leaves is no question */
-    uint32_t index;
-    while (shim_rounds_due(&policy->rounds, &index)) {
-        enum list list = (enum list)policy->chunks[index].list;
-        if (list == HOT || list == STREAM)
-            return index;
-    }
-    uint64_t price = policy->streaming ? RATE_ONE : 1;
-    if (!policy->streaming && policy->queues[PROBED].n >= pool)
-        return SHIM_NO_CHUNK;
-    index = list_first(policy, HOT);
-    /* What was seen a moment ago needs no probe; nor does a resident set as small as that. */
-    /* While few are probed they are samples: idle chunks lie together in the list. */
-    for (uint32_t i = 0; policy->streaming && i < SAMPLE_SKIP && policy->rate == RATE_MIN && index != SHIM_NO_CHUNK &&
-                         policy->credit >= price;
-         i++) {
-        list_move(policy, index, HOT);
-        index = list_first(policy, HOT);
-    }
-    if (index == SHIM_NO_CHUNK || policy->credit < price || age(policy, policy->chunks[index].seen) < pool / 4)
-        return SHIM_NO_CHUNK;
-    policy->credit -= price;
-    policy->chunks[index].seen = policy->clock;
-    shim_rounds_out(&policy->rounds, index, true);
-    list_move(policy, index, PROBED);
-    return index;
+        shim_policy_move(policy, index, HOT);
 }
 
 /* Read-ahead */
+
+/* Neighbours of one conversation left at about the same time; where the next one's begin, that differs. */
+static bool left_together(const struct shim_policy *policy, uint32_t index, uint32_t other)
+{
+    uint32_t a = policy->chunks[index].evicted, b = policy->chunks[other].evicted;
+    return a == 0 || b == 0 || (a - b < b - a ? a - b : b - a) <= policy->capacity / NEIGHBOUR_SHARE;
+}
 
 struct taker {
     struct shim_policy *policy;
@@ -554,12 +294,14 @@ struct taker {
     void *user;
 };
 
-static bool take(void *user, uint32_t index)
+static bool take(void *user, uint32_t index, bool neighbour)
 {
     struct taker *taker = user;
+    if (neighbour && index > 0 && !left_together(taker->policy, index, index - 1))
+        return false;
     if (taker->policy->chunks[index].list != AWAY || !taker->wanted(taker->user, index))
         return false;
-    list_move(taker->policy, index, ASKED);
+    shim_policy_move(taker->policy, index, ASKED);
     return true;
 }
 
@@ -571,10 +313,10 @@ size_t shim_policy_read_ahead(struct shim_policy *policy, uint32_t tid, uint32_t
     /* Asked for, and neither begun nor arrived: forgotten. */
     uint32_t asked = list_first(policy, ASKED);
     while (asked != SHIM_NO_CHUNK && wanted(user, asked)) {
-        list_move(policy, asked, AWAY);
+        shim_policy_move(policy, asked, AWAY);
         asked = list_first(policy, ASKED);
     }
-    expire(policy);
+    shim_policy_expire(policy);
     uint32_t under_way = policy->queues[ASKED].n + policy->queues[AHEAD].n;
     size_t room = under_way < policy->ahead_max ? policy->ahead_max - under_way : 0;
     struct taker taker = {policy, wanted, user};
@@ -585,18 +327,22 @@ uint32_t shim_policy_map_run(struct shim_policy *policy, uint32_t tid, uint32_t 
 {
     if (index >= policy->n_chunks || index != policy->touched || tid != policy->touched_tid)
         return 1;
-    uint32_t most = map_run_most(policy);
+    uint32_t most = shim_policy_run(policy);
     enum list with = policy->touched_list == PROBED ? PROBED : AHEAD;
     if (with == PROBED && most < 4)
         most = 4;
+    /* The last one tells whether the sweep comes so far, where that isn't learned. */
+    if (with == AHEAD && n_ready > 1 && !shim_sweep_learned(policy->sweep, tid))
+        n_ready--;
     uint32_t n = 1;
     while (n < n_ready && n < most && index + n < policy->n_chunks) {
-        struct chunk *chunk = &policy->chunks[index + n];
-        if (chunk->list != with || shim_rounds_has(&policy->rounds, index + n))
+        struct policy_chunk *chunk = &policy->chunks[index + n];
+        if (chunk->list != with || shim_rounds_has(&policy->rounds, index + n) ||
+            !left_together(policy, index + n, index + n - 1))
             break;
         if (with == PROBED) {
             policy->n_used++;
-            seen_in_use(policy, index + n);
+            shim_policy_seen(policy, index + n);
         } else {
             shim_sweep_pass(policy->sweep, tid, index + n);
             join(policy, index + n);

@@ -49,6 +49,9 @@ void shim_policy_close(struct shim_policy **policy);
  * ended: that is how the policy learns that it fetches too late. fresh: there is nothing to read, it is all zeros so far. */
 void shim_policy_touch(struct shim_policy *policy, uint32_t chunk, uint32_t tid, bool was_away, bool fresh);
 
+/* The touch was a write: what a sweep only reads leaves for nothing, this would have to be written each time. Optional. */
+void shim_policy_written(struct shim_policy *policy, uint32_t chunk);
+
 /* Read-ahead (or resume, or advice) brings the chunk in; nobody has touched it yet. Said when the read begins or when it
  * ends; said of a chunk that is in memory by the policy's count, it changes nothing. */
 void shim_policy_arrives(struct shim_policy *policy, uint32_t chunk);

@@ -22,6 +22,7 @@ struct shim_run {
     uint32_t fetched; /* after the highest asked for; at least next */
     uint32_t window;  /* chunks to be ahead; 0 until a second touch, or a prediction, says that this is a run at all */
     uint32_t stamp;   /* when used last */
+    uint32_t began;   /* the caller's time when it was first used */
     bool exists;
 };
 
@@ -39,7 +40,7 @@ struct shim_run_history {
 
 /* A thread uses a chunk: returns its run, a new one if it continues none. window_max bounds the run's window. */
 struct shim_run *shim_runs_use(struct shim_runs *runs, struct shim_run_history *history, uint32_t chunk,
-                               uint32_t window_max);
+                               uint32_t window_max, uint32_t now);
 
 /* The chunk was mapped along with the one used before. */
 void shim_runs_pass(struct shim_runs *runs, struct shim_run_history *history, uint32_t chunk);
@@ -47,6 +48,6 @@ void shim_runs_pass(struct shim_runs *runs, struct shim_run_history *history, ui
 /* Chunks ahead of where the thread is in this run, and in the next run when it is known. take as for
  * shim_sweep_ahead(). Returns how many. */
 size_t shim_runs_ahead(struct shim_runs *runs, const struct shim_run_history *history, struct shim_run *run,
-                       bool (*take)(void *, uint32_t), void *user, uint32_t *chunks, size_t max);
+                       bool (*take)(void *, uint32_t, bool), void *user, uint32_t *chunks, size_t max);
 
 #endif

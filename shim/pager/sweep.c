@@ -10,9 +10,10 @@
 #define N_THREADS 64 /* followed at a time; the one heard of least recently makes room */
 
 #define WINDOW_MIN      4u
-#define RUN_MAX         8u  /* chunks mapped at a touch: what a touch costs is then small beside reading them */
-#define SLACK_MIN       64u /* a thread that skips fewer entries of the log than this still follows it */
-#define CALM            2u  /* windows of uses in time until the window shrinks by an eighth */
+#define RUN_MAX         8u /* chunks mapped at a touch: what a touch costs is then small beside reading them */
+#define WINDOW_LEAST    (2 * RUN_MAX) /* so that this many are there to be mapped */
+#define SLACK_MIN       64u           /* a thread that skips fewer entries of the log than this still follows it */
+#define CALM            2u            /* windows of uses in time until the window shrinks by an eighth */
 #define STRAYS          4u /* chunks not in the log that are fetched after one that is and that they follow in address */
 #define RECENT          256u /* uses within which an active thread is heard of */
 #define COUNT_EVERY     64u
@@ -73,7 +74,7 @@ int shim_sweep_open(uint32_t n_chunks, uint32_t capacity, uint32_t window_max, s
         return -ENOMEM;
     s->n_chunks = s->runs.n_chunks = n_chunks;
     s->window_max = window_max ? window_max : 1;
-    s->window = s->window_max < WINDOW_MIN ? s->window_max : WINDOW_MIN;
+    s->window = s->window_max < WINDOW_LEAST ? s->window_max : WINDOW_LEAST;
     s->limit = s->window_max;
     s->n_active = 1;
     s->trust = TRUST_MOST;
@@ -189,7 +190,7 @@ static void window_adapt(struct shim_sweep *sweep, enum shim_sweep_luck luck)
         sweep->n_calm = 0;
         sweep->settled = true;
         uint32_t less = sweep->window - sweep->window / 8;
-        if (less >= WINDOW_MIN)
+        if (less >= WINDOW_LEAST)
             sweep->window = less;
     }
 }
@@ -244,7 +245,7 @@ void shim_sweep_use(struct shim_sweep *sweep, uint32_t tid, uint32_t chunk, enum
     t->known = log_place(sweep, chunk, &at);
     log_note(sweep, chunk);
     t->chunk = chunk;
-    t->run = shim_runs_use(&sweep->runs, &t->history, chunk, window_now(sweep));
+    t->run = shim_runs_use(&sweep->runs, &t->history, chunk, window_now(sweep), sweep->head);
     if (t->known)
         thread_follow(sweep, t, at, luck);
 }
@@ -277,14 +278,14 @@ void shim_sweep_forget(struct shim_sweep *sweep, uint32_t chunk)
 
 struct taker {
     const struct shim_sweep *sweep;
-    bool (*take)(void *, uint32_t);
+    bool (*take)(void *, uint32_t, bool);
     void *user;
+    uint32_t since; /* index in the log where the run began */
 };
 
-static bool take_unless_wasted(void *user, uint32_t chunk)
+static bool take_unless_wasted(const struct taker *taker, uint32_t chunk, bool neighbour)
 {
-    const struct taker *taker = user;
-    return !was_wasted(taker->sweep, chunk) && taker->take(taker->user, chunk);
+    return !was_wasted(taker->sweep, chunk) && taker->take(taker->user, chunk, neighbour);
 }
 
 static size_t log_ahead(struct shim_sweep *sweep, struct thread *t, struct taker *taker, uint32_t *chunks, size_t max)
@@ -296,11 +297,11 @@ static size_t log_ahead(struct shim_sweep *sweep, struct thread *t, struct taker
         /* If it was used since then another thread is ahead of where it was: it has passed already. */
         if (sweep->place[chunk] != i + 1)
             continue;
-        if (take_unless_wasted(taker, chunk))
+        if (take_unless_wasted(taker, chunk, false))
             chunks[n++] = chunk;
         /* What was added to the conversation since follows it in address, and is in no log. */
         for (uint32_t stray = chunk + 1; stray - chunk <= STRAYS && stray < sweep->n_chunks && n < max; stray++) {
-            if (sweep->place[stray] || !take_unless_wasted(taker, stray))
+            if (sweep->place[stray] || !take_unless_wasted(taker, stray, true))
                 break;
             chunks[n++] = stray;
         }
@@ -309,16 +310,35 @@ static size_t log_ahead(struct shim_sweep *sweep, struct thread *t, struct taker
     return n;
 }
 
-size_t shim_sweep_ahead(struct shim_sweep *sweep, uint32_t tid, uint32_t chunk, bool (*take)(void *, uint32_t),
+/* What was used since the run began has passed already: in the part of another thread. */
+static bool take_of_run(void *user, uint32_t chunk, bool neighbour)
+{
+    const struct taker *taker = user;
+    uint32_t place = taker->sweep->place[chunk];
+    if (place && (int32_t)(place - 1 - taker->since) >= 0)
+        return false;
+    return taker->take(taker->user, chunk, neighbour);
+}
+
+size_t shim_sweep_ahead(struct shim_sweep *sweep, uint32_t tid, uint32_t chunk, bool (*take)(void *, uint32_t, bool),
                         void *user, uint32_t *chunks, size_t max)
 {
     struct thread *t = thread_find(sweep, tid);
     if (!t || t->chunk != chunk || max == 0)
         return 0;
-    struct taker taker = {sweep, take, user};
+    struct taker taker = {sweep, take, user, t->run->began};
     if (t->known)
         return t->following && believed(sweep, t->n_onwards) ? log_ahead(sweep, t, &taker, chunks, max) : 0;
-    return shim_runs_ahead(&sweep->runs, &t->history, t->run, take_unless_wasted, &taker, chunks, max);
+    return shim_runs_ahead(&sweep->runs, &t->history, t->run, take_of_run, &taker, chunks, max);
+}
+
+bool shim_sweep_learned(const struct shim_sweep *sweep, uint32_t tid)
+{
+    for (uint32_t i = 0; i < N_THREADS && sweep->threads[i].exists; i++) {
+        if (sweep->threads[i].tid == tid)
+            return sweep->threads[i].known;
+    }
+    return false;
 }
 
 void shim_sweep_limit(struct shim_sweep *sweep, uint32_t limit)

@@ -56,6 +56,28 @@ static int note_info(void *user, char *text, size_t size)
 
 const struct shim_control_ops control_fake_ops = {note_suspend, note_resume, note_advise, note_info};
 
+struct control_calls control_calls;
+struct shim_control *control;
+
+void control_start(void)
+{
+    control_calls = (struct control_calls){.info = "state=running"};
+    ck_assert_int_eq(shim_control_open(&control_fake_ops, &control_calls, &control), 0);
+}
+
+void control_stop(void)
+{
+    shim_control_close(&control);
+    ck_assert_ptr_null(control);
+}
+
+int control_client(void)
+{
+    int fd = control_connect(shim_control_name(control));
+    ck_assert_msg(fd >= 0, "%s", strerror(errno));
+    return fd;
+}
+
 int control_connect(const char *name)
 {
     int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);

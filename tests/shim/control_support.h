@@ -25,6 +25,13 @@ struct control_calls {
 
 extern const struct shim_control_ops control_fake_ops; /* their user is a struct control_calls */
 
+/* A fixture: a socket of this process, answered from control_calls. */
+extern struct control_calls control_calls;
+extern struct shim_control *control;
+void control_start(void);
+void control_stop(void);
+int control_client(void); /* a new connection to it */
+
 /* Connects to "\0NAME"; -1 with errno. */
 int control_connect(const char *name);
 

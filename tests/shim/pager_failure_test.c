@@ -186,7 +186,7 @@ END_TEST
 
 START_TEST(what_is_lost_can_be_cleared_and_the_rest_is_intact)
 {
-    struct swap_faults none = {.seed = 7}, wrong = {.seed = 7, .corrupt_ppm = 1000000};
+    struct swap_faults none = {.seed = 7}, wrong = {.seed = 7, .corrupt_ppm = 500000};
     struct shim_pager_config config = pager_config(4 * MIB, &said);
     config.faults = &none;
     open_or_skip(&pager, &config);
@@ -194,19 +194,21 @@ START_TEST(what_is_lost_can_be_cleared_and_the_rest_is_intact)
     fill_words((uint64_t *)(void *)base, 16 * MIB, 0);
     ck_assert_int_eq(shim_pager_suspend(pager, 20000), 0);
     swap_set_faults(pager->swap, &wrong);
-    ck_assert_int_eq(shim_pager_resume(pager), 0); /* fetches 4 MiB, in vain */
-    for (int i = 0; i < 1000 && pager_info(pager).lost_bytes < 3 * MIB; i++)
+    /* Fetches nearly 4 MiB; a quarter of the chunks is read wrongly twice. */
+    ck_assert_int_eq(shim_pager_resume(pager), 0);
+    for (int i = 0; i < 1000 && pager_info(pager).n_loads_ahead < 60; i++)
         usleep(10000);
-    swap_set_faults(pager->swap, &none);
     usleep(100000);
-    uint64_t lost = pager_info(pager).lost_bytes;
-    ck_assert_uint_ge(lost, 3 * MIB);
+    swap_set_faults(pager->swap, &none);
+    ck_assert_uint_ge(pager_info(pager).lost_bytes, CHUNK);
     ck_assert_ptr_nonnull(strstr(said.lines, "its bytes are not those that were written): a touch of it is SIGBUS"));
     for (uint32_t chunk = 0; chunk < 256; chunk++) {
         char *at = base + chunk * CHUNK;
         if (pager->chunks[chunk].state != SHIM_LOST) {
-            for (size_t i = 0; i < CHUNK / 8; i++)
-                ck_assert_uint_eq(((uint64_t *)(void *)at)[i], word_of(chunk * (CHUNK / 8) + i, 0));
+            size_t i = 0;
+            while (i < CHUNK / 8 && ((uint64_t *)(void *)at)[i] == word_of(chunk * (CHUNK / 8) + i, 0))
+                i++;
+            ck_assert_uint_eq(i, CHUNK / 8);
             continue;
         }
         ck_assert_int_eq(shim_pager_discard(pager, at, CHUNK), 0);

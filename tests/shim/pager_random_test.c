@@ -145,13 +145,13 @@ static void run(struct shim_pager_config config, long rounds, bool interrupted)
 
 START_TEST(random_work)
 {
-    run(pager_config(6 * MIB, &said), 1500, false);
+    run(pager_config(6 * MIB, &said), 600, false);
 }
 END_TEST
 
 START_TEST(random_work_while_suspended_and_resumed)
 {
-    run(pager_config(6 * MIB, &said), 1000, true);
+    run(pager_config(6 * MIB, &said), 400, true);
 }
 END_TEST
 
@@ -159,7 +159,7 @@ START_TEST(random_work_in_small_chunks)
 {
     struct shim_pager_config config = pager_config(3 * MIB, &said);
     config.chunk_bytes = 4096;
-    run(config, 300, true);
+    run(config, 150, true);
 }
 END_TEST
 
@@ -167,17 +167,16 @@ START_TEST(random_work_by_threads)
 {
     struct shim_pager_config config = pager_config(6 * MIB, &said);
     config.swap_backend = "threads";
-    run(config, 400, true);
+    run(config, 150, true);
 }
 END_TEST
 
 START_TEST(random_work_with_transfers_that_trouble)
 {
-    struct swap_faults faults = {
-        .seed = 5, .retry_ppm = 20000, .short_ppm = 10000, .delay_ppm = 50000, .delay_us = 3000};
+    struct swap_faults faults = {.seed = 5, .retry_ppm = 2000, .short_ppm = 1000, .delay_ppm = 50000, .delay_us = 3000};
     struct shim_pager_config config = pager_config(6 * MIB, &said);
     config.faults = &faults;
-    run(config, 500, true);
+    run(config, 200, true);
 }
 END_TEST
 

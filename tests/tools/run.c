@@ -34,12 +34,12 @@ static void become_tool(char **argv, uid_t as_user, int out, int err)
     const char *path = getenv("KVMM_TOOL");
     int tool = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
     if (tool < 0 || dup2(out, 1) < 0 || dup2(err, 2) < 0)
-        _exit(120);
+        _exit(250);
     if (as_user && (setgid(as_user) || setuid(as_user)))
-        _exit(121);
+        _exit(251);
     unsetenv("COLUMNS");
     fexecve(tool, argv, environ);
-    _exit(122);
+    _exit(252);
 }
 
 static char *contents(int fd)
@@ -64,7 +64,7 @@ static void run_argv(struct run *run, uid_t as_user, int out, char **argv)
     int status;
     ck_assert_int_eq(waitpid(pid, &status, 0), pid);
     run->status = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-    ck_assert_msg(run->status < 120, "the tool could not be run: KVMM_TOOL must name it");
+    ck_assert_msg(run->status < 250, "the tool could not be run: KVMM_TOOL must name it");
     run->err = contents(err);
 }
 

@@ -48,10 +48,10 @@ static void unshare_calls(void)
 
 static void serve(int ready, const char *name)
 {
-    struct shim_control *control;
+    struct shim_control *own;
     prctl(PR_SET_PDEATHSIG, SIGKILL); /* a failed test leaves none behind */
     prctl(PR_SET_NAME, name);
-    if (shim_control_open(&control_fake_ops, calls, &control))
+    if (shim_control_open(&control_fake_ops, calls, &own))
         _exit(2);
     if (write(ready, "r", 1) != 1)
         _exit(3);

@@ -2,7 +2,7 @@
  *
  * Tables: System V ABI, chapter 5 (DT_HASH); "GNU hash" as in the loader's own elf/dl-lookup.c: a Bloom filter, buckets of
  * the lowest symbol's number, chains of hash values whose lowest bit marks the last. */
-#include "shim/elf.h"
+#include "shim/elf_objects.h"
 
 #include <sys/auxv.h>
 

@@ -5,8 +5,8 @@
  *
  * dl_iterate_phdr holds the loader's lock while a callback runs; it is recursive, so a hook that the loader itself calls
  * finds it free. Strings and tables are the object's and live until it is unloaded. */
-#ifndef SHIM_ELF_H
-#define SHIM_ELF_H
+#ifndef SHIM_ELF_OBJECTS_H
+#define SHIM_ELF_OBJECTS_H
 
 #include <elf.h>
 #include <link.h>
