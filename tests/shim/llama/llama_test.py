@@ -114,8 +114,8 @@ class Run:
         self.lines = self.output.decode().splitlines()
 
     def _read(self, stream, name):
-        for line in stream:
-            setattr(self, name, getattr(self, name) + line)
+        while more := os.read(stream.fileno(), 65536):
+            setattr(self, name, getattr(self, name) + more)
 
     def _watch(self, until, deadline):
         while True:
@@ -124,7 +124,7 @@ class Run:
                 self.peak = usage.ru_maxrss * 1024
                 self.process.returncode = os.waitstatus_to_exitcode(status)
                 return self.process.returncode
-            self.peak_cache = max(self.peak_cache, self._cache())
+            self.peak_cache = max(self.peak_cache, self.cache())
             late = time.monotonic() > deadline
             if late or (until is not None and until(self)):
                 self.ended_by_us = True
@@ -132,7 +132,7 @@ class Run:
                 check(not late, f"it didn't end in time; it said {self.output.decode()!r} and {self.errors.decode()!r}")
             time.sleep(0.003)
 
-    def _cache(self):
+    def cache(self):
         folder = f"/proc/{self.process.pid}/fd"
         total = 0
         try:
@@ -320,6 +320,33 @@ def case_nothing_selected(swap_dir):
     check(str(SMALL * RANDOM_TOKEN) in paged.errors.decode(), f"list names {SMALL * RANDOM_TOKEN} bytes")
 
 
+def case_suspend(swap_dir):
+    """`kvmm suspend` takes the cache out of memory, `kvmm resume` brings it back, and a token in between waits."""
+    bench = Bench(random_model(), RANDOM_TOKEN, swap_dir)
+    operations = [f"take:{seq}:{seq * 10000}:100" for seq in range(2)] + ["sleep:1000", "go:0:4", "go:1:4"]
+    plain = bench.plain(operations, SMALL, "--flash=1")
+    held = []
+
+    def suspend(run):
+        if run.output.endswith(b"sleep:1000: ") and not held:
+            for command in ("suspend", "resume"):
+                held.append(run.cache())
+                answer = subprocess.run([os.environ["KVMM_TOOL"], command, str(run.process.pid)], stdout=subprocess.PIPE,
+                                        stderr=subprocess.STDOUT, check=False, timeout=60)
+                check(answer.returncode == 0, f"kvmm {command}: {answer.stdout.decode()}")
+                if command == "suspend":
+                    time.sleep(2)  # the engine wants to go on by now
+        return False
+
+    budget = 16 * MIB
+    paged = Run(bench.command(operations, f"--context={SMALL}", "--flash=1"),
+                {"DEVICE_MEMORY": budget, "SWAP_DIR": swap_dir}, until=suspend, cwd=swap_dir).finished()
+    paged.context = SMALL
+    bench.compare("suspended", plain, paged, budget)
+    check(len(held) == 2 and held[0] > 6 * MIB and held[1] == 0, f"memory before and after suspend: {held}")
+    check(paged.seconds > 2, f"it took {paged.seconds} s, so it went on while it was suspended")
+
+
 def no_room(swap_dir, what, **settings):
     """With nowhere to put a page the engine waits, and the log says so, or ends by SIGBUS with a message; what it has said
     till then is right."""
@@ -339,7 +366,7 @@ def no_room(swap_dir, what, **settings):
           f"{paged.errors.decode()}")
     check(paged.ended_by_us or paged.status == -signal.SIGBUS, f"{what}: status {paged.status}")
     check("kvmm: " in paged.errors.decode(), f"{what}: nothing said")
-    check(0 < len(paged.lines) < len(plain.lines), f"{what}: {len(paged.lines)} lines")
+    check(0 < paged.output.count(b"\n") < len(plain.lines), f"{what}: {len(paged.lines)} lines")
     check(not waits_since or waits_since[0][1] == paged.output, f"{what}: it waits and goes on nevertheless")
     for ours, theirs in zip(paged.lines, plain.lines):
         check(theirs.startswith(ours), f"{what}:\n  with    {ours}\n  without {theirs}")
@@ -352,6 +379,35 @@ def case_no_swap_file(swap_dir):
 
 def case_swap_file_full(swap_dir):
     no_room(swap_dir, "a swap file of 8 MiB", SWAP_DIR=swap_dir, SWAP_SIZE=8 * MIB)
+
+
+def case_swap_file_spoilt(swap_dir):
+    """Somebody writes over the swap file: the engine ends by SIGBUS at the first page that is gone, and what it has said till then is
+    right."""
+    bench = Bench(random_model(), RANDOM_TOKEN, swap_dir)
+    operations = [f"take:{seq}:{seq * 10000}:100" for seq in range(4)] + ["sleep:1000", "go:0:4", "go:1:4"]
+    plain = bench.plain(operations, SMALL, "--flash=1")
+    spoilt = []
+
+    def spoil(run):
+        if run.output.endswith(b"sleep:1000: ") and not spoilt:
+            folder = f"/proc/{run.process.pid}/fd"
+            for fd in os.listdir(folder):
+                if os.readlink(f"{folder}/{fd}").startswith(swap_dir):
+                    with open(f"{folder}/{fd}", "r+b") as file:
+                        spoilt.append(file.write(b"\x5a" * os.fstat(file.fileno()).st_size))
+                        os.fsync(file.fileno())
+        return False
+
+    paged = Run(bench.command(operations, f"--context={LARGE}", "--flash=1"), {"DEVICE_MEMORY": 4 * MIB, "SWAP_DIR": swap_dir},
+                until=spoil, cwd=swap_dir)
+    print(f"{spoilt} bytes; status {paged.status} after {len(paged.lines)} of {len(plain.lines)} lines; it said\n"
+          f"{paged.errors.decode()}")
+    check(spoilt and spoilt[0] > 8 * MIB, "no swap file to spoil")
+    check(paged.status == -signal.SIGBUS, f"status {paged.status}")
+    check("kvmm: " in paged.errors.decode(), "nothing said")
+    for ours, theirs in zip(paged.lines, plain.lines):
+        check(theirs.startswith(ours), f"with    {ours}\n  without {theirs}")
 
 
 def case_file_system_full(swap_dir):
