@@ -270,6 +270,17 @@ CUresult cuCtxSetCurrent(CUcontext context)
     return sim_leave(CUDA_SUCCESS);
 }
 
+CUresult cuCtxGetDevice(CUdevice *device)
+{
+    CUresult rc = sim_enter(SIM_CtxGetDevice);
+    if (rc)
+        return rc;
+    if (!device)
+        return sim_leave(CUDA_ERROR_INVALID_VALUE);
+    *device = sim_device_number(sim_context_device(sim_current_context()));
+    return sim_leave(CUDA_SUCCESS);
+}
+
 CUresult cuCtxSynchronize(void)
 {
     CUresult rc = sim_enter(SIM_CtxSynchronize);

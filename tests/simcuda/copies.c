@@ -9,7 +9,7 @@ static struct sim_op *fill(CUdeviceptr to, unsigned char value, size_t bytes)
     struct sim_op *op = sim_op_new(SIM_OP_FILL, "fill");
     if (op) {
         op->writes = (struct sim_span){to, bytes};
-        op->value = value;
+        op->word = value * 0x01010101u;
     }
     return op;
 }
@@ -154,6 +154,54 @@ CUresult cuMemsetD8_v2(CUdeviceptr to, unsigned char value, size_t bytes)
 CUresult cuMemsetD8_v2_ptds(CUdeviceptr to, unsigned char value, size_t bytes)
 {
     return fill_now(to, value, bytes, CU_STREAM_PER_THREAD);
+}
+
+/* By the addresses; NULL also where neither is device memory: simcuda copies nothing from host to host. */
+static struct sim_op *unified(CUdeviceptr to, CUdeviceptr from, size_t bytes)
+{
+    bool to_device = sim_arena_contains(to, 1), from_device = sim_arena_contains(from, 1);
+    if (to_device && from_device)
+        return device_to_device(to, from, bytes);
+    /* NOLINTBEGIN(performance-no-int-to-ptr): the interface's own type */
+    if (to_device)
+        return host_to_device(to, (const void *)(uintptr_t)from, bytes);
+    return from_device ? device_to_host((void *)(uintptr_t)to, from, bytes) : NULL;
+    /* NOLINTEND(performance-no-int-to-ptr) */
+}
+
+CUresult cuMemcpyAsync(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream)
+{
+    CUresult rc = sim_enter(SIM_MemcpyAsync);
+    return rc ? rc : sim_leave(put(stream, unified(to, from, bytes), bytes));
+}
+
+static CUresult copy_unified(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream)
+{
+    CUresult rc = sim_enter(SIM_Memcpy);
+    return rc ? rc : sim_leave(put_and_wait(stream, unified(to, from, bytes), bytes));
+}
+
+CUresult cuMemcpy(CUdeviceptr to, CUdeviceptr from, size_t bytes)
+{
+    return copy_unified(to, from, bytes, CU_STREAM_LEGACY);
+}
+
+CUresult cuMemcpy_ptds(CUdeviceptr to, CUdeviceptr from, size_t bytes)
+{
+    return copy_unified(to, from, bytes, CU_STREAM_PER_THREAD);
+}
+
+CUresult cuMemsetD32Async(CUdeviceptr to, unsigned value, size_t n, CUstream stream)
+{
+    CUresult rc = sim_enter(SIM_MemsetD32Async);
+    if (rc)
+        return rc;
+    if (to % sizeof value)
+        return sim_leave(CUDA_ERROR_INVALID_VALUE);
+    struct sim_op *op = fill(to, 0, n * sizeof value);
+    if (op)
+        op->word = value;
+    return sim_leave(put(stream, op, n * sizeof value));
 }
 
 static CUresult put_host_function(CUstream handle, CUhostFn function, void *user)

@@ -43,6 +43,7 @@ typedef int sim_capture_status; /* 0 none, 1 active, 2 invalidated */
     X(CtxPopCurrent, cuCtxPopCurrent_v2, cuCtxPopCurrent, 4000, SIM_AFTER_INIT, (CUcontext * context))                 \
     X(CtxGetCurrent, cuCtxGetCurrent, cuCtxGetCurrent, 4000, SIM_AFTER_INIT, (CUcontext * context))                    \
     X(CtxSetCurrent, cuCtxSetCurrent, cuCtxSetCurrent, 4000, SIM_AFTER_INIT, (CUcontext context))                      \
+    X(CtxGetDevice, cuCtxGetDevice, cuCtxGetDevice, 2000, SIM_IN_CONTEXT, (CUdevice * device))                         \
     X(CtxSynchronize, cuCtxSynchronize, cuCtxSynchronize, 2000, SIM_UNSAFE, (void))                                    \
     X(MemGetInfo, cuMemGetInfo_v2, cuMemGetInfo, 3020, SIM_IN_CONTEXT, (size_t * free, size_t * total))                \
     X(MemAlloc, cuMemAlloc_v2, cuMemAlloc, 3020, SIM_UNSAFE, (CUdeviceptr * ptr, size_t bytes))                        \
@@ -54,6 +55,10 @@ typedef int sim_capture_status; /* 0 none, 1 active, 2 invalidated */
     X(MemHostUnregister, cuMemHostUnregister, cuMemHostUnregister, 4000, SIM_UNSAFE, (void *ptr))                      \
     X(PointerGetAttribute, cuPointerGetAttribute, cuPointerGetAttribute, 4000, SIM_IN_CONTEXT,                         \
       (void *data, sim_pointer_attribute attribute, CUdeviceptr ptr))                                                  \
+    X(PointerGetAttributes, cuPointerGetAttributes, cuPointerGetAttributes, 7000, SIM_IN_CONTEXT,                      \
+      (unsigned n, sim_pointer_attribute *attributes, void **data, CUdeviceptr ptr))                                   \
+    X(MemGetAddressRange, cuMemGetAddressRange_v2, cuMemGetAddressRange, 3020, SIM_IN_CONTEXT,                         \
+      (CUdeviceptr * base, size_t * bytes, CUdeviceptr ptr))                                                           \
     X(MemGetAllocationGranularity, cuMemGetAllocationGranularity, cuMemGetAllocationGranularity, 10020,                \
       SIM_AFTER_INIT,                                                                                                  \
       (size_t * granularity, const CUmemAllocationProp *prop, CUmemAllocationGranularity_flags option))                \
@@ -81,6 +86,11 @@ typedef int sim_capture_status; /* 0 none, 1 active, 2 invalidated */
       (CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream))                                               \
     X(MemsetD8Async, cuMemsetD8Async, cuMemsetD8Async, 3020, SIM_IN_CONTEXT,                                           \
       (CUdeviceptr to, unsigned char value, size_t bytes, CUstream stream))                                            \
+    X(MemsetD32Async, cuMemsetD32Async, cuMemsetD32Async, 3020, SIM_IN_CONTEXT,                                        \
+      (CUdeviceptr to, unsigned value, size_t n, CUstream stream))                                                     \
+    X(Memcpy, cuMemcpy, cuMemcpy, 4000, SIM_UNSAFE, (CUdeviceptr to, CUdeviceptr from, size_t bytes))                  \
+    X(MemcpyAsync, cuMemcpyAsync, cuMemcpyAsync, 4000, SIM_IN_CONTEXT,                                                 \
+      (CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream))                                               \
     X(StreamCreate, cuStreamCreate, cuStreamCreate, 2000, SIM_IN_CONTEXT, (CUstream * stream, unsigned flags))         \
     X(StreamCreateWithPriority, cuStreamCreateWithPriority, cuStreamCreateWithPriority, 5050, SIM_IN_CONTEXT,          \
       (CUstream * stream, unsigned flags, int priority))                                                               \
@@ -132,6 +142,9 @@ typedef int sim_capture_status; /* 0 none, 1 active, 2 invalidated */
     P(MemcpyHtoDAsync, cuMemcpyHtoDAsync_v2_ptsz, (CUdeviceptr to, const void *from, size_t bytes, CUstream stream))   \
     P(MemcpyDtoHAsync, cuMemcpyDtoHAsync_v2_ptsz, (void *to, CUdeviceptr from, size_t bytes, CUstream stream))         \
     P(MemcpyDtoDAsync, cuMemcpyDtoDAsync_v2_ptsz, (CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream))   \
+    P(Memcpy, cuMemcpy_ptds, (CUdeviceptr to, CUdeviceptr from, size_t bytes))                                         \
+    P(MemcpyAsync, cuMemcpyAsync_ptsz, (CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream))              \
+    P(MemsetD32Async, cuMemsetD32Async_ptsz, (CUdeviceptr to, unsigned value, size_t n, CUstream stream))              \
     P(MemsetD8Async, cuMemsetD8Async_ptsz, (CUdeviceptr to, unsigned char value, size_t bytes, CUstream stream))       \
     P(StreamWaitEvent, cuStreamWaitEvent_ptsz, (CUstream stream, CUevent event, unsigned flags))                       \
     P(StreamQuery, cuStreamQuery_ptsz, (CUstream stream))                                                              \

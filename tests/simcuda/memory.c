@@ -181,16 +181,13 @@ enum {
 };
 enum { TYPE_HOST = 1, TYPE_DEVICE = 2 };
 
-CUresult cuPointerGetAttribute(void *data, sim_pointer_attribute attribute, CUdeviceptr ptr)
+static CUresult get_attribute(void *data, sim_pointer_attribute attribute, CUdeviceptr ptr)
 {
-    CUresult rc = sim_enter(SIM_PointerGetAttribute);
-    if (rc)
-        return rc;
     const struct sim_region *region = sim_region_at(ptr);
     uint64_t start = region ? region->start : 0, bytes = region ? region->bytes : 0;
     const void *host = (const void *)(uintptr_t)ptr; /* NOLINT(performance-no-int-to-ptr): the interface's own type */
     if (!data || (!region && !sim_host_range(host, &start, &bytes)))
-        return sim_leave(CUDA_ERROR_INVALID_VALUE);
+        return CUDA_ERROR_INVALID_VALUE;
     switch (attribute) {
     case CONTEXT:
         *(uint64_t *)data = region && region->context ? region->context : sim_current_context();
@@ -201,7 +198,7 @@ CUresult cuPointerGetAttribute(void *data, sim_pointer_attribute attribute, CUde
     case DEVICE_POINTER: /* pinned memory is not mapped into simcuda's device */
     case HOST_POINTER:
         if (!region != (attribute == HOST_POINTER))
-            return sim_leave(CUDA_ERROR_INVALID_VALUE);
+            return CUDA_ERROR_INVALID_VALUE;
         *(uint64_t *)data = ptr;
         break;
     case ORDINAL:
@@ -214,7 +211,45 @@ CUresult cuPointerGetAttribute(void *data, sim_pointer_attribute attribute, CUde
         *(size_t *)data = bytes;
         break;
     default:
-        return sim_leave(CUDA_ERROR_INVALID_VALUE);
+        return CUDA_ERROR_INVALID_VALUE;
     }
+    return CUDA_SUCCESS;
+}
+
+CUresult cuPointerGetAttribute(void *data, sim_pointer_attribute attribute, CUdeviceptr ptr)
+{
+    CUresult rc = sim_enter(SIM_PointerGetAttribute);
+    return rc ? rc : sim_leave(get_attribute(data, attribute, ptr));
+}
+
+/* What can't be told is no error here: its data are not written. */
+CUresult cuPointerGetAttributes(unsigned n, sim_pointer_attribute *attributes, void **data, CUdeviceptr ptr)
+{
+    CUresult rc = sim_enter(SIM_PointerGetAttributes);
+    if (rc)
+        return rc;
+    if (!attributes || !data)
+        return sim_leave(CUDA_ERROR_INVALID_VALUE);
+    for (unsigned i = 0; i < n; i++)
+        (void)get_attribute(data[i], attributes[i], ptr);
+    return sim_leave(CUDA_SUCCESS);
+}
+
+/* Of what is mapped, the mapping; either output may be missing. */
+CUresult cuMemGetAddressRange_v2(CUdeviceptr *base, size_t *bytes, CUdeviceptr ptr)
+{
+    CUresult rc = sim_enter(SIM_MemGetAddressRange);
+    if (rc)
+        return rc;
+    const struct sim_region *region = sim_region_at(ptr);
+    const struct sim_mapping *m = region && region->reservation ? region->mapped : NULL;
+    while (m && m->start + m->bytes <= ptr)
+        m = m->next;
+    if (!region || (region->reservation && (!m || m->start > ptr)))
+        return sim_leave(CUDA_ERROR_NOT_FOUND);
+    if (base)
+        *base = m ? m->start : region->start;
+    if (bytes)
+        *bytes = m ? m->bytes : region->bytes;
     return sim_leave(CUDA_SUCCESS);
 }

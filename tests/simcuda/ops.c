@@ -88,6 +88,17 @@ static void run_copy(const struct sim_op *op)
     memmove(to, from, op->writes.bytes ? op->writes.bytes : op->reads.bytes);
 }
 
+static void run_fill(const struct sim_op *op)
+{
+    unsigned char *to = sim_arena_host(op->writes.start);
+    if (op->word == (op->word & 0xff) * 0x01010101u) {
+        memset(to, (int)(op->word & 0xff), op->writes.bytes);
+        return;
+    }
+    for (size_t i = 0; i < op->writes.bytes; i += sizeof op->word)
+        memcpy(to + i, &op->word, sizeof op->word);
+}
+
 void sim_op_run(void *arg)
 {
     const struct sim_op *op = arg;
@@ -96,7 +107,7 @@ void sim_op_run(void *arg)
         run_copy(op);
         break;
     case SIM_OP_FILL:
-        memset(sim_arena_host(op->writes.start), op->value, op->writes.bytes);
+        run_fill(op);
         break;
     case SIM_OP_KERNEL:
         if (op->run)

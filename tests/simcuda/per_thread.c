@@ -23,6 +23,16 @@ CUresult cuMemcpyDtoDAsync_v2_ptsz(CUdeviceptr to, CUdeviceptr from, size_t byte
     return cuMemcpyDtoDAsync_v2(to, from, bytes, own(stream));
 }
 
+CUresult cuMemcpyAsync_ptsz(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream)
+{
+    return cuMemcpyAsync(to, from, bytes, own(stream));
+}
+
+CUresult cuMemsetD32Async_ptsz(CUdeviceptr to, unsigned value, size_t n, CUstream stream)
+{
+    return cuMemsetD32Async(to, value, n, own(stream));
+}
+
 CUresult cuMemsetD8Async_ptsz(CUdeviceptr to, unsigned char value, size_t bytes, CUstream stream)
 {
     return cuMemsetD8Async(to, value, bytes, own(stream));

@@ -223,8 +223,8 @@ struct sim_op {
     struct sim_span writes, reads; /* device memory of copies and fills; bytes 0: none */
     struct sim_span host;          /* host memory of copies; bytes 0: none */
     bool pageable;                 /* the caller waits: host memory need not be pinned */
-    unsigned char value;
-    simcuda_run *run; /* KERNEL: this one, or reference */
+    uint32_t word;                 /* of fills: repeated from the start on */
+    simcuda_run *run;              /* KERNEL: this one, or reference */
     sim_reference *reference;
     struct simcuda_launch launch;
     void *params; /* owned; param_bytes of them */

@@ -20,6 +20,9 @@
     X(CtxPopCurrent, 4000, (CUcontext * context))                                                                      \
     X(CtxGetCurrent, 4000, (CUcontext * context))                                                                      \
     X(CtxSetCurrent, 4000, (CUcontext context))                                                                        \
+    X(CtxGetDevice, 2000, (CUdevice * device))                                                                         \
+    X(CtxSynchronize, 2000, (void))                                                                                    \
+    X(ThreadExchangeStreamCaptureMode, 10010, (CUstreamCaptureMode * mode))                                            \
     X(MemGetInfo, 3020, (size_t * free, size_t * total))                                                               \
     X(MemAlloc, 3020, (CUdeviceptr * ptr, size_t bytes))                                                               \
     X(MemFree, 3020, (CUdeviceptr ptr))                                                                                \
