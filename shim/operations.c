@@ -163,9 +163,9 @@ SHIM_EXPORT int kvmm_advise(void *address, size_t bytes, int advice)
 {
     char reason[200];
     int error = errno;
-    shim_inside++;
+    shim_enter();
     int result = shim_operation_advise(NULL, address, bytes, advice, reason, sizeof reason);
-    shim_inside--;
+    shim_leave();
     errno = error;
     return result;
 }

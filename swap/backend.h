@@ -35,6 +35,10 @@ struct swap_backend_ops {
 
     /* Waits for what is in flight, joins the threads, frees the back end. The file stays open. */
     void (*close)(struct swap_backend *backend);
+
+    /* In a child after fork(): closes what the child has of the parent's descriptors, the tier's file not among them. Nothing else
+     * may be called there. Async-signal-safe. */
+    void (*forget)(struct swap_backend *backend);
 };
 
 struct swap_backend {

@@ -170,10 +170,17 @@ static void faults_close(struct swap_backend *backend)
     free(faults);
 }
 
+static void faults_forget(struct swap_backend *backend)
+{
+    struct faults *faults = (struct faults *)backend;
+    faults->lower->ops->forget(faults->lower);
+}
+
 static const struct swap_backend_ops faults_ops = {
     .name = "faults",
     .submit = faults_submit,
     .close = faults_close,
+    .forget = faults_forget,
 };
 
 int swap_faults_open(struct swap_backend *lower, const struct swap_faults *faults, struct swap_backend **backend)

@@ -132,12 +132,20 @@ static void file_close(struct swap_store *store)
     free(file);
 }
 
+static void file_forget(struct swap_store *store)
+{
+    struct file_store *file = file_of(store);
+    file->backend->ops->forget(file->backend);
+    close(file->fd);
+}
+
 static const struct swap_store_ops file_ops = {
     .put = swap_file_put,
     .get = swap_file_get,
     .grow = file_grow,
     .info = file_info,
     .close = file_close,
+    .forget = file_forget,
 };
 
 /* The limits that follow from the configuration and from RLIMIT_FSIZE, whose crossing would raise SIGXFSZ. */

@@ -32,6 +32,12 @@ void swap_close(struct swap_store **store)
     *store = NULL;
 }
 
+void swap_forget_in_child(struct swap_store *store)
+{
+    if (store->ops->forget != NULL)
+        store->ops->forget(store);
+}
+
 int swap_slot_alloc(struct swap_store *store, uint32_t *slot)
 {
     for (;;) {

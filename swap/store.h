@@ -17,6 +17,7 @@ struct swap_store_ops {
     struct iovec (*memory)(struct swap_store *store);          /* NULL: none */
     void (*info)(struct swap_store *store, struct swap_store_info *info); /* under lock; what is its own */
     void (*close)(struct swap_store *store);                              /* frees all but the shared part's members */
+    void (*forget)(struct swap_store *store);                             /* NULL: has no descriptors */
 };
 
 /* The first member of either store. */

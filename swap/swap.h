@@ -99,6 +99,11 @@ int swap_file_open(const struct swap_file_config *config, struct swap_store **st
 /* No io in flight. Frees everything, sets *store to NULL; NULL is ignored. */
 void swap_close(struct swap_store **store);
 
+/* In a child after fork(), where none of the store's threads are: closes the descriptors that the child has of the parent's store,
+ * so that the file's space is free when the parent closes it. Nothing else may be called on the store there.
+ * Async-signal-safe. */
+void swap_forget_in_child(struct swap_store *store);
+
 /* Thread-safe. Takes the lowest free slot near the last one taken, so that blocks put together lie together.
  * -ENOSPC, -ENODEV. May grow the file (a system call). */
 int swap_slot_alloc(struct swap_store *store, uint32_t *slot);

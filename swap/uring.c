@@ -375,6 +375,7 @@ static int open_ring(struct uring *uring)
         io_uring_queue_exit(&uring->ring);
         return result;
     }
+    io_uring_ring_dontfork(&uring->ring); /* or a child would keep the ring, and the file, for as long as it lives */
     /* Survives an engine that closes descriptors it doesn't know, and saves a look-up a call. */
     io_uring_register_ring_fd(&uring->ring);
     uring->info.fixed_file = io_uring_register_files(&uring->ring, &uring->fd, 1) == 0;
@@ -474,10 +475,19 @@ static int cut_pieces(struct uring *uring, const struct swap_backend_config *con
     return 0;
 }
 
+/* The ring's memory isn't in the child (io_uring_ring_dontfork), so its descriptor is all that keeps it, and with it the file. */
+static void uring_forget(struct swap_backend *backend)
+{
+    struct uring *uring = (struct uring *)backend;
+    close(uring->ring.ring_fd);
+    close(uring->wake_fd);
+}
+
 static const struct swap_backend_ops uring_ops = {
     .name = "io_uring",
     .submit = uring_submit,
     .close = uring_close,
+    .forget = uring_forget,
 };
 
 static int wait_opened(struct uring *uring)

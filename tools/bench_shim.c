@@ -2,6 +2,7 @@
 #include "tools/bench_shim.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -10,8 +11,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "shim/config.h"
 #include "tools/bench.h"
 #include "tools/command.h"
+#include "tools/shim_file.h"
 
 #define N_LAYERS  16
 #define ROW_BYTES 2048 /* 8 heads of 128, f16 */
@@ -111,25 +114,12 @@ static const struct argp_option option_list[] = {
     {0},
 };
 
-/* "64M", "2G", "1048576". */
 static bool parse_size(const char *text, uint64_t least, uint64_t most, uint64_t *bytes)
 {
-    static const char suffixes[] = "KMGT";
-    char digits[24];
-    size_t n = strlen(text);
-    unsigned shift = 0;
-    if (n == 0 || n >= sizeof(digits))
-        return false;
-    memcpy(digits, text, n + 1);
-    const char *suffix = strchr(suffixes, digits[n - 1]);
-    if (suffix != NULL) {
-        shift = 10 * (unsigned)(suffix - suffixes + 1);
-        digits[n - 1] = '\0';
-    }
     uint64_t number;
-    if (!command_number(digits, 1, most >> shift, &number) || number << shift < least)
+    if (!shim_config_bytes(text, &number) || number < least || number > most)
         return false;
-    *bytes = number << shift;
+    *bytes = number;
     return true;
 }
 
@@ -199,10 +189,10 @@ int bench_shim(int argc, char **argv)
     };
     if (!command_parse(&parser, argc, argv, ARGP_IN_ORDER, &options))
         return COMMAND_BAD_USAGE;
-    char shim[4096];
+    char shim[PATH_MAX];
     if (options.shim == NULL) {
-        if (!shim_bench_find(shim, sizeof(shim))) {
-            fprintf(stderr, SHIM_BENCH_NAME ": there is no libkvmm_shim.so beside this kvmm; --shim names one\n");
+        if (!shim_file_find(shim, sizeof(shim))) {
+            fprintf(stderr, SHIM_BENCH_NAME ": there is no " SHIM_FILE_NAME " beside this kvmm; --shim names one\n");
             return COMMAND_FAILED;
         }
         options.shim = shim;

@@ -54,9 +54,6 @@ uint64_t shim_bench_now_ns(void);
 
 /* bench_shim_child.c: the small engine as a process. */
 
-/* The shim that belongs to this kvmm: beside it in the build, or installed. False: there is none. */
-bool shim_bench_find(char *path, size_t size);
-
 struct shim_child {
     pid_t pid;
     int fd;

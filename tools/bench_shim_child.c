@@ -22,22 +22,6 @@ static int complain(const char *what, int result)
     return result;
 }
 
-bool shim_bench_find(char *path, size_t size)
-{
-    static const char *const places[] = {"../shim", "../lib", "../lib/x86_64-linux-gnu", "../lib/aarch64-linux-gnu",
-                                         "../lib64"};
-    char self[1024];
-    ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
-    char *slash = n < 0 ? NULL : memrchr(self, '/', (size_t)n);
-    if (slash == NULL)
-        return false;
-    *slash = '\0';
-    for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++)
-        if ((size_t)snprintf(path, size, "%s/%s/libkvmm_shim.so", self, places[i]) < size && access(path, R_OK) == 0)
-            return true;
-    return false;
-}
-
 char **shim_bench_environment(const struct shim_bench *bench, bool preload, uint64_t budget, uint64_t cache_bytes)
 {
     enum { MORE = 8, TEXT = 1024 };

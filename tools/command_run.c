@@ -2,7 +2,6 @@
  *
  * `kvmm run`: a program with the shim under it. */
 #include <errno.h>
-#include <libgen.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,9 +12,9 @@
 #include "shim/rules.h"
 #include "tools/command.h"
 #include "tools/executable.h"
+#include "tools/shim_file.h"
 
-#define NAME      "kvmm run"
-#define SHIM_FILE "libkvmm_shim.so"
+#define NAME "kvmm run"
 
 enum { KEY_FIRST = 256 };
 
@@ -109,27 +108,6 @@ static bool are_good(const struct options *options)
     return false;
 }
 
-/* Beside this program in a build folder, or where it is installed. */
-static bool find_shim(char *path, size_t size)
-{
-    char self[PATH_MAX];
-    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
-    if (n < 0)
-        return false;
-    self[n] = '\0';
-    const char *folder = dirname(self);
-    static const char *const places[] = {"/../shim/" SHIM_FILE, "/" TOOLS_LIBDIR_FROM_BINDIR "/" SHIM_FILE};
-    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
-        char candidate[2 * PATH_MAX], real[PATH_MAX];
-        snprintf(candidate, sizeof candidate, "%s%s", folder, places[i]);
-        if (realpath(candidate, real) && strlen(real) < size) {
-            memcpy(path, real, strlen(real) + 1);
-            return true;
-        }
-    }
-    return false;
-}
-
 static bool set_environment(const struct options *options, const char *shim)
 {
     for (size_t i = 0; i < N_SETTINGS; i++) {
@@ -148,8 +126,8 @@ static bool set_environment(const struct options *options, const char *shim)
 static int run_command(const struct options *options)
 {
     char program[PATH_MAX], shim[PATH_MAX], reason[PATH_MAX + 200];
-    if (!find_shim(shim, sizeof shim)) {
-        fprintf(stderr, NAME ": there is no " SHIM_FILE " where this kvmm is installed\n");
+    if (!shim_file_find(shim, sizeof shim)) {
+        fprintf(stderr, NAME ": there is no " SHIM_FILE_NAME " where this kvmm is installed\n");
         return COMMAND_FAILED;
     }
     if (strpbrk(shim, " :")) {

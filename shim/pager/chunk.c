@@ -7,6 +7,10 @@
 #include <string.h>
 #include <unistd.h>
 
+/* Pages that are mapped in the view and in the alias count twice as the process's, so they are taken out of the alias; several
+ * at a time, since each time interrupts the CPUs that the engine runs on. */
+#define IN_ALIAS 32
+
 static off_t memfd_offset(struct shim_pager *pager, uint32_t chunk)
 {
     return (off_t)(chunk - shim_chunk_range(pager, chunk)->first) * (off_t)pager->chunk_bytes;
@@ -75,11 +79,27 @@ void shim_chunk_map(struct shim_pager *pager, uint32_t chunk, bool write)
     stop_waiting(pager, chunk);
 }
 
-void shim_chunk_unmap(struct shim_pager *pager, uint32_t chunk)
+void shim_chunks_map_clean(struct shim_pager *pager, uint32_t first, uint32_t n)
 {
-    if (pager->chunks[chunk].flags & SHIM_MAPPED)
-        shim_uffd_zap(shim_chunk_view(pager, chunk), shim_chunk_view_bytes(pager, chunk));
+    for (uint32_t i = 0; i < n; i++)
+        if (!pager->uffd.protect || !(pager->chunks[first + i].flags & SHIM_HAS_SLOT))
+            return; /* one by one, when they are touched */
+    size_t bytes = (n - 1) * pager->chunk_bytes + shim_chunk_view_bytes(pager, first + n - 1);
+    if (shim_uffd_map(&pager->uffd, shim_chunk_view(pager, first), bytes, true))
+        return;
+    for (uint32_t i = 0; i < n; i++) {
+        pager->chunks[first + i].flags |= SHIM_MAPPED;
+        stop_waiting(pager, first + i);
+    }
+}
+
+bool shim_chunk_unmap(struct shim_pager *pager, uint32_t chunk)
+{
+    if ((pager->chunks[chunk].flags & SHIM_MAPPED) &&
+        shim_uffd_zap(shim_chunk_view(pager, chunk), shim_chunk_view_bytes(pager, chunk)))
+        return false;
     pager->chunks[chunk].flags &= (uint16_t)~SHIM_MAPPED;
+    return true;
 }
 
 void shim_chunk_free_slot(struct shim_pager *pager, uint32_t chunk)
@@ -105,19 +125,41 @@ bool shim_chunk_populate(struct shim_pager *pager, uint32_t chunk)
     return true;
 }
 
-void shim_chunk_release(struct shim_pager *pager, uint32_t chunk)
+void shim_chunks_release(struct shim_pager *pager, uint32_t first, uint32_t n)
+{
+    struct shim_range *range = shim_chunk_range(pager, first);
+    /* Also takes the pages out of the view and the alias. Fails only where the kernel finds no memory to split a huge page: the
+     * bytes would be found again, so they are cleared. */
+    if (fallocate(range->memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, memfd_offset(pager, first),
+                  (off_t)n * (off_t)pager->chunk_bytes)) {
+        shim_uffd_zap(shim_chunk_view(pager, first),
+                      (n - 1) * pager->chunk_bytes + shim_chunk_view_bytes(pager, first + n - 1));
+        memset(shim_chunk_alias(pager, first), 0, n * pager->chunk_bytes);
+    }
+    pager->used -= n;
+    for (uint32_t chunk = first; chunk < first + n; chunk++) {
+        shim_chunk_unready(pager, chunk);
+        pager->chunks[chunk].flags &= (uint16_t) ~(SHIM_MAPPED | SHIM_AHEAD);
+        shim_chunk_set(pager, chunk, (pager->chunks[chunk].flags & SHIM_HAS_SLOT) ? SHIM_SWAPPED : SHIM_ZERO);
+    }
+}
+
+void shim_chunk_leave_alias(struct shim_pager *pager, uint32_t chunk)
 {
     struct shim_range *range = shim_chunk_range(pager, chunk);
-    shim_chunk_unready(pager, chunk);
-    shim_chunk_unmap(pager, chunk);
-    /* Also takes the pages out of the alias. Fails only where the kernel finds no memory to split a huge page: the bytes
-     * would be found again, so they are cleared. */
-    if (fallocate(range->memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, memfd_offset(pager, chunk),
-                  (off_t)pager->chunk_bytes))
-        memset(shim_chunk_alias(pager, chunk), 0, pager->chunk_bytes);
-    pager->chunks[chunk].flags &= (uint16_t)~SHIM_AHEAD;
-    pager->used--;
-    shim_chunk_set(pager, chunk, (pager->chunks[chunk].flags & SHIM_HAS_SLOT) ? SHIM_SWAPPED : SHIM_ZERO);
+    uint32_t at = chunk - range->first;
+    if (range->n_in_alias == 0) {
+        range->alias_first = at;
+        range->alias_end = at + 1;
+    }
+    range->alias_first = at < range->alias_first ? at : range->alias_first;
+    range->alias_end = at >= range->alias_end ? at + 1 : range->alias_end;
+    if (++range->n_in_alias < IN_ALIAS)
+        return;
+    /* Those with a transfer under way lose nothing but a mapping, which is made again where it is needed. */
+    shim_uffd_zap(range->alias + (size_t)range->alias_first * pager->chunk_bytes,
+                  (size_t)(range->alias_end - range->alias_first) * pager->chunk_bytes);
+    range->n_in_alias = 0;
 }
 
 bool shim_chunk_is_zero(struct shim_pager *pager, uint32_t chunk)
@@ -142,7 +184,7 @@ void shim_chunk_lose(struct shim_pager *pager, uint32_t chunk)
     char *view = shim_chunk_view(pager, chunk);
     size_t bytes = shim_chunk_view_bytes(pager, chunk);
     shim_chunk_free_slot(pager, chunk);
-    shim_chunk_release(pager, chunk);
+    shim_chunks_release(pager, chunk, 1);
     shim_chunk_set(pager, chunk, SHIM_LOST);
     shim_policy_left(pager->policy, chunk, false);
     if (pager->uffd.poison && shim_uffd_poison(&pager->uffd, view, bytes))

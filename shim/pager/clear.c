@@ -33,18 +33,34 @@ static bool discard_simple(struct shim_pager *pager, uint32_t chunk)
     return true;
 }
 
+/* The RESIDENT chunks from `first` on, at least one, that can be given up at once. */
+static uint32_t resident_run(struct shim_pager *pager, uint32_t first, uint32_t end)
+{
+    uint32_t n = 0;
+    while (first + n < end && n < BATCH && pager->chunks[first + n].state == SHIM_RESIDENT)
+        n++;
+    return n;
+}
+
 void shim_discard_chunks(struct shim_pager *pager, uint32_t first, uint32_t end)
 {
-    for (uint32_t chunk = first; chunk < end; chunk++) {
-        if (shim_chunk_range(pager, chunk)->n_live == 0)
-            return;
-        if (!discard_simple(pager, chunk)) {
-            shim_chunk_free_slot(pager, chunk);
-            shim_chunk_release(pager, chunk);
-            shim_policy_left(pager->policy, chunk, false);
-            pager->chunks[chunk].flags &= (uint16_t)~SHIM_RETURNS;
+    uint32_t since = 0;
+    while (first < end && shim_chunk_range(pager, first)->n_live > 0) {
+        uint32_t n = 1;
+        if (!discard_simple(pager, first)) {
+            n = resident_run(pager, first, end);
+            for (uint32_t i = 0; i < n; i++) {
+                shim_chunk_free_slot(pager, first + i);
+                pager->chunks[first + i].flags &= (uint16_t)~SHIM_RETURNS;
+            }
+            shim_chunks_release(pager, first, n);
+            for (uint32_t i = 0; i < n; i++)
+                shim_policy_left(pager->policy, first + i, false);
         }
-        if ((chunk - first) % BATCH == BATCH - 1) {
+        first += n;
+        since += n;
+        if (since >= BATCH && first < end) {
+            since = 0;
             shim_queue_serve(pager);
             shim_pager_unlock(pager);
             shim_pager_lock(pager);

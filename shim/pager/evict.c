@@ -3,6 +3,8 @@
 
 #include <errno.h>
 
+#define CLEAN_RUN 8 /* clean neighbours that leave together */
+
 /* When memory and swap file are both full, a chunk that is touched in the swap file must change places with one in memory,
  * and for that one place more is needed. So SHIM_RESERVE slots stand apart: they are used for exchanges only, and while they
  * are not all there, nothing grows. What an exchange takes comes back: the chunk that it fetched keeps its slot until it is
@@ -51,11 +53,35 @@ static uint32_t ready_pop(struct shim_pager *pager)
     return SHIM_NO_CHUNK;
 }
 
-static void drop_clean(struct shim_pager *pager, uint32_t chunk)
+static void drop_clean(struct shim_pager *pager, uint32_t first, uint32_t n)
 {
-    shim_chunk_release(pager, chunk);
-    shim_policy_left(pager->policy, chunk, true);
-    pager->info.n_dropped_clean++;
+    shim_chunks_release(pager, first, n);
+    for (uint32_t chunk = first; chunk < first + n; chunk++)
+        shim_policy_left(pager->policy, chunk, true);
+    pager->info.n_dropped_clean += n;
+}
+
+/* The neighbours after `first`, a named clean chunk, that the policy names next and that are clean too: a sweep leaves in the
+ * order in which it came, and giving up memory costs much the same for one chunk and for several. */
+static uint32_t clean_run(struct shim_pager *pager, uint32_t first)
+{
+    uint32_t n = 1, most = pager->capacity / 64 < CLEAN_RUN ? pager->capacity / 64 : CLEAN_RUN;
+    while (n < most) {
+        uint32_t chunk = shim_policy_victim(pager->policy);
+        if (chunk == SHIM_NO_CHUNK)
+            break;
+        struct shim_chunk *c = &pager->chunks[chunk];
+        if (c->state != SHIM_RESIDENT || !(c->flags & SHIM_HAS_SLOT)) {
+            shim_policy_keep(pager->policy, chunk);
+            break;
+        }
+        if (chunk != first + n || c->range != pager->chunks[first].range) {
+            shim_ready_add(pager, chunk);
+            break;
+        }
+        n++;
+    }
+    return n;
 }
 
 /* RESIDENT, without a slot, and not writable now. True if it was all zeros and is gone. */
@@ -63,7 +89,7 @@ static bool drop_zero(struct shim_pager *pager, uint32_t chunk)
 {
     if (!shim_chunk_is_zero(pager, chunk))
         return false;
-    shim_chunk_release(pager, chunk);
+    shim_chunks_release(pager, chunk, 1);
     shim_policy_left(pager->policy, chunk, true);
     pager->info.n_dropped_zero++;
     return true;
@@ -75,10 +101,11 @@ static int let_go(struct shim_pager *pager, uint32_t chunk, bool exchange)
 {
     struct shim_chunk *c = &pager->chunks[chunk];
     if (c->flags & SHIM_HAS_SLOT) {
-        drop_clean(pager, chunk);
+        drop_clean(pager, chunk, 1);
         return 0;
     }
-    shim_chunk_unmap(pager, chunk);
+    if (!shim_chunk_unmap(pager, chunk))
+        return -EBUSY;
     if (drop_zero(pager, chunk))
         return 0;
     int error = shim_write_start(pager, chunk, true, exchange);
@@ -102,7 +129,7 @@ bool shim_room_take(struct shim_pager *pager, enum shim_room purpose)
         return take(pager);
     uint32_t chunk = ready_pop(pager);
     if (chunk != SHIM_NO_CHUNK) {
-        drop_clean(pager, chunk);
+        drop_clean(pager, chunk, 1);
         return take(pager);
     }
     /* Where nothing can be written, somewhere there may still be clean ones, or zeros. */
@@ -111,8 +138,12 @@ bool shim_room_take(struct shim_pager *pager, enum shim_room purpose)
         chunk = shim_policy_victim(pager->policy);
         if (chunk == SHIM_NO_CHUNK)
             return false;
-        int error =
-            pager->chunks[chunk].state == SHIM_RESIDENT ? let_go(pager, chunk, purpose == SHIM_ROOM_FETCH) : -EBUSY;
+        struct shim_chunk *c = &pager->chunks[chunk];
+        if (c->state == SHIM_RESIDENT && (c->flags & SHIM_HAS_SLOT)) {
+            drop_clean(pager, chunk, clean_run(pager, chunk));
+            return take(pager);
+        }
+        int error = c->state == SHIM_RESIDENT ? let_go(pager, chunk, purpose == SHIM_ROOM_FETCH) : -EBUSY;
         if (error == 0)
             return take(pager);
         if (error != -EINPROGRESS)
@@ -121,6 +152,17 @@ bool shim_room_take(struct shim_pager *pager, enum shim_room purpose)
             return false;
     }
     return false;
+}
+
+/* RESIDENT, without a slot: the engine can't write to it from now on. False: it still can. */
+static bool make_stable(struct shim_pager *pager, uint32_t chunk)
+{
+    if (!(pager->chunks[chunk].flags & SHIM_MAPPED))
+        return true;
+    if (pager->uffd.protect &&
+        shim_uffd_protect(&pager->uffd, shim_chunk_view(pager, chunk), shim_chunk_view_bytes(pager, chunk), true) == 0)
+        return true;
+    return shim_chunk_unmap(pager, chunk);
 }
 
 /* The policy's next victims are written while memory is nearly full, so that their room can be had at once. */
@@ -142,15 +184,17 @@ static void clean_ahead(struct shim_pager *pager)
             shim_ready_add(pager, chunk);
             continue;
         }
-        if (!(c->flags & SHIM_MAPPED))
-            ;
-        else if (!pager->uffd.protect || shim_uffd_protect(&pager->uffd, shim_chunk_view(pager, chunk),
-                                                           shim_chunk_view_bytes(pager, chunk), true))
-            shim_chunk_unmap(pager, chunk);
+        if (!make_stable(pager, chunk)) {
+            shim_policy_keep(pager->policy, chunk);
+            continue;
+        }
         if (drop_zero(pager, chunk))
             continue;
         if (shim_write_start(pager, chunk, false, false)) {
-            shim_chunk_unmap(pager, chunk); /* it may be mapped read-only, and would then be written unseen */
+            /* It may be mapped read-only now, though it has no slot: out of the view, or it is to be thought of as written. */
+            if (!shim_chunk_unmap(pager, chunk))
+                shim_uffd_protect(&pager->uffd, shim_chunk_view(pager, chunk), shim_chunk_view_bytes(pager, chunk),
+                                  false);
             shim_policy_keep(pager->policy, chunk);
             return;
         }
@@ -245,9 +289,8 @@ void shim_probe(struct shim_pager *pager)
         uint32_t chunk = shim_policy_probe(pager->policy);
         if (chunk == SHIM_NO_CHUNK)
             return;
-        if (pager->chunks[chunk].state == SHIM_RESIDENT && (pager->chunks[chunk].flags & SHIM_MAPPED))
-            shim_chunk_unmap(pager, chunk);
-        else
+        if (pager->chunks[chunk].state != SHIM_RESIDENT || !(pager->chunks[chunk].flags & SHIM_MAPPED) ||
+            !shim_chunk_unmap(pager, chunk))
             shim_policy_keep(pager->policy, chunk);
     }
 }

@@ -120,12 +120,16 @@ static void map_run(struct shim_pager *pager, uint32_t chunk, uint32_t tid, bool
            (pager->chunks[chunk + n].flags & (SHIM_AHEAD | odd)) == SHIM_AHEAD)
         n++;
     n = n > 1 ? shim_policy_map_run(pager->policy, tid, chunk, n) : 1;
-    for (uint32_t i = n; i-- > 1;) { /* the touched one last: its thread finds the others there */
+    /* The touched one last, if it is for writing: its thread then finds the others there. */
+    if (!write)
+        shim_chunks_map_clean(pager, chunk, n);
+    else if (n > 1)
+        shim_chunks_map_clean(pager, chunk + 1, n - 1);
+    for (uint32_t i = 1; i < n; i++)
         pager->chunks[chunk + i].flags &= (uint16_t)~SHIM_AHEAD;
-        pager->info.n_ahead_used++;
-        shim_chunk_map(pager, chunk + i, false);
-    }
-    shim_chunk_map(pager, chunk, write);
+    pager->info.n_ahead_used += n - 1;
+    if (write || !(pager->chunks[chunk].flags & SHIM_MAPPED))
+        shim_chunk_map(pager, chunk, write);
 }
 
 /* A touch of a page that should be in the view: another thread's touch, which was served meanwhile, or the kernel has
@@ -198,7 +202,7 @@ static void touched(struct shim_pager *pager, uint32_t chunk, uintptr_t address,
         touched_away(pager, chunk, tid, write);
     else {
         shim_chunk_unready(pager, chunk);
-        shim_policy_touch(pager->policy, chunk, tid, false, false);
+        shim_policy_touch(pager->policy, chunk, tid, c->state == SHIM_LOADING, false);
         if (c->state == SHIM_LOADING)
             want(pager, chunk, write);
         else if (c->state == SHIM_WRITING)
@@ -206,6 +210,8 @@ static void touched(struct shim_pager *pager, uint32_t chunk, uintptr_t address,
         else
             map_run(pager, chunk, tid, write);
     }
+    if (write)
+        shim_policy_written(pager->policy, chunk);
     read_ahead(pager, chunk, tid);
 }
 

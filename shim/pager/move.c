@@ -56,18 +56,12 @@ bool shim_load_start(struct shim_pager *pager, uint32_t chunk, bool urgent)
     return true;
 }
 
-/* The alias takes part in a transfer, and its pages count as the process's: out of it, they count once. */
-static void leave_alias(struct shim_pager *pager, uint32_t chunk)
-{
-    shim_uffd_zap(shim_chunk_alias(pager, chunk), pager->chunk_bytes);
-}
-
 /* It was discarded while it was under way. Who touched it since wants zeros. */
 static void end_discarded(struct shim_pager *pager, uint32_t chunk)
 {
     struct shim_chunk *c = &pager->chunks[chunk];
     shim_chunk_free_slot(pager, chunk);
-    shim_chunk_release(pager, chunk);
+    shim_chunks_release(pager, chunk, 1);
     shim_policy_left(pager->policy, chunk, false);
     c->flags &= (uint16_t) ~(SHIM_DISCARDED | SHIM_LEAVING | SHIM_RETURNS);
     if ((c->flags & SHIM_WANTED) && !(c->flags & SHIM_QUEUED))
@@ -93,7 +87,7 @@ static void load_done(struct swap_io *io)
         pager->said_lost = true;
         shim_chunk_lose(pager, chunk);
     } else {
-        leave_alias(pager, chunk);
+        shim_chunk_leave_alias(pager, chunk);
         shim_chunk_set(pager, chunk, SHIM_RESIDENT);
         if (c->flags & SHIM_WANTED)
             shim_chunk_map(pager, chunk, c->flags & SHIM_WANT_WRITE);
@@ -143,7 +137,7 @@ static void write_failed(struct shim_pager *pager, uint32_t chunk, int result)
     shim_chunk_set(pager, chunk, SHIM_RESIDENT);
     shim_policy_keep(pager->policy, chunk);
     pager->write_again_ns = pager->retry_ns = shim_now_ns() + SHIM_RETRY_NS;
-    leave_alias(pager, chunk);
+    shim_chunk_leave_alias(pager, chunk);
     if (!pager->said_write_error)
         shim_say(pager, true, "a page of the cache can't be written to the swap file (%s); it stays in memory",
                  strerror(-result));
@@ -168,10 +162,10 @@ static void write_done(struct swap_io *io)
     else {
         pager->info.n_writes++;
         if (leaving && !(c->flags & SHIM_WANTED)) {
-            shim_chunk_release(pager, chunk);
+            shim_chunks_release(pager, chunk, 1);
             shim_policy_left(pager->policy, chunk, true);
         } else {
-            leave_alias(pager, chunk);
+            shim_chunk_leave_alias(pager, chunk);
             shim_chunk_set(pager, chunk, SHIM_RESIDENT);
         }
     }

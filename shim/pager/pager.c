@@ -229,6 +229,8 @@ void shim_pager_forget_in_child(struct shim_pager *pager)
     pager->forgotten = true;
     close(pager->uffd.fd);
     close(pager->wake_fd);
+    if (pager->swap)
+        swap_forget_in_child(pager->swap);
     for (int i = 0; i < SHIM_MAX_RANGES; i++)
         if (atomic_load(&pager->ranges[i].base) != 0)
             close(pager->ranges[i].memfd);

@@ -11,6 +11,7 @@
 #define SHARE_LENGTH    32u /* misses over which the share of a sweep in them is averaged, about */
 #define AHEAD_SHARE     8u  /* part of memory that may wait to be used */
 #define AHEAD_MIN       4u
+#define NEIGHBOUR_SHARE 4u  /* part of memory: arrivals between the evictions of what belongs together */
 #define WINDOW_CAPACITY 16u /* part of memory that one thread may be ahead */
 #define WINDOW_LEAST    4u
 #define WINDOW_SHARE    16u /* part of a cycle: what waits takes the place of what could stay */
@@ -204,6 +205,8 @@ void shim_policy_touch(struct shim_policy *policy, uint32_t index, uint32_t tid,
         join(policy, index);
         break;
     case STREAM:
+        if (!was_away) /* again: to be written, where it was mapped to be read */
+            shim_policy_seen(policy, index);
         break;
     case PROBED:
         policy->n_used++;
@@ -221,6 +224,12 @@ void shim_policy_touch(struct shim_policy *policy, uint32_t index, uint32_t tid,
         shim_policy_seen(policy, index);
         break;
     }
+}
+
+void shim_policy_written(struct shim_policy *policy, uint32_t index)
+{
+    if (index < policy->n_chunks && policy->chunks[index].list == STREAM)
+        shim_policy_seen(policy, index);
 }
 
 void shim_policy_arrives(struct shim_policy *policy, uint32_t index)
@@ -272,15 +281,24 @@ void shim_policy_keep(struct shim_policy *policy, uint32_t index)
 
 /* Read-ahead */
 
+/* Neighbours of one conversation left at about the same time; where the next one's begin, that differs. */
+static bool left_together(const struct shim_policy *policy, uint32_t index, uint32_t other)
+{
+    uint32_t a = policy->chunks[index].evicted, b = policy->chunks[other].evicted;
+    return a == 0 || b == 0 || (a - b < b - a ? a - b : b - a) <= policy->capacity / NEIGHBOUR_SHARE;
+}
+
 struct taker {
     struct shim_policy *policy;
     bool (*wanted)(void *, uint32_t);
     void *user;
 };
 
-static bool take(void *user, uint32_t index)
+static bool take(void *user, uint32_t index, bool neighbour)
 {
     struct taker *taker = user;
+    if (neighbour && index > 0 && !left_together(taker->policy, index, index - 1))
+        return false;
     if (taker->policy->chunks[index].list != AWAY || !taker->wanted(taker->user, index))
         return false;
     shim_policy_move(taker->policy, index, ASKED);
@@ -313,10 +331,14 @@ uint32_t shim_policy_map_run(struct shim_policy *policy, uint32_t tid, uint32_t 
     enum list with = policy->touched_list == PROBED ? PROBED : AHEAD;
     if (with == PROBED && most < 4)
         most = 4;
+    /* The last one tells whether the sweep comes so far, where that isn't learned. */
+    if (with == AHEAD && n_ready > 1 && !shim_sweep_learned(policy->sweep, tid))
+        n_ready--;
     uint32_t n = 1;
     while (n < n_ready && n < most && index + n < policy->n_chunks) {
         struct policy_chunk *chunk = &policy->chunks[index + n];
-        if (chunk->list != with || shim_rounds_has(&policy->rounds, index + n))
+        if (chunk->list != with || shim_rounds_has(&policy->rounds, index + n) ||
+            !left_together(policy, index + n, index + n - 1))
             break;
         if (with == PROBED) {
             policy->n_used++;

@@ -13,16 +13,22 @@
  * threads each sweeps a part. Other conversations lie idle meanwhile, then one of them takes over. Prefill writes new chunks
  * layer by layer and sweeps what is there for each batch.
  *
- * What that asks for:
+ * What that asks for, and how it is had:
  * - A sweep wider than memory must not flush it: least-recently-used would miss every time. Of a cycle of N chunks over
- *   room for B about N − B are to be missed a cycle, not N: what just streamed past leaves first, what is ahead stays.
+ *   room for B about N - B are to be missed a cycle, not N: what just streamed past leaves first, what is ahead stays. What
+ *   is missing is spread over the sweep in groups of neighbours, so that the disk works all the time (policy_leave.c).
  * - When the engine turns to other chunks (another conversation), what is idle leaves first, oldest first, and the new
- *   ones stay: one pass of loads, not two. How the two cases differ: by how long ago a chunk that is missed was here.
- * - What is in memory and idle beside a sweep wider than memory is found by probing within a few cycles.
- * - Sweeps are learned: which chunk a thread loaded after which. Where nothing was learned, ascending addresses.
+ *   ones stay: one pass of loads, not two. How the two cases differ: in how many rounds of the engine's a chunk that is
+ *   missed was away (rounds.h). In a sweep it left in this round or the last.
+ * - What is in memory and idle beside a sweep wider than memory is found by probing within a few cycles (policy_probe.c).
+ * - Sweeps are learned: which chunk came after which from swap. Where nothing was learned, ascending addresses, and jumps by
+ *   a distance that repeats (sweep.h, runs.h).
  *
- * Literature: LIRS (Jiang, Zhang, SIGMETRICS 2002), CLOCK-Pro (Jiang, Chen, Zhang, USENIX ATC 2005), and for the read-ahead
- * window Linux mm/readahead.c (a marker in the window starts the next one). */
+ * A call takes constant time, on average over many: no walk over chunks.
+ *
+ * Literature: LIRS (Jiang, Zhang, SIGMETRICS 2002), CLOCK-Pro (Jiang, Chen, Zhang, USENIX ATC 2005); for the order of loads
+ * Temporal Streaming of Shared Memory (Wenisch et al., ISCA 2005); for the read-ahead window Linux mm/readahead.c (a marker
+ * in the window starts the next one). */
 #ifndef SHIM_PAGER_POLICY_H
 #define SHIM_PAGER_POLICY_H
 
@@ -37,7 +43,8 @@ struct shim_policy;
 struct shim_policy_config {
     uint32_t n_chunks;       /* chunk numbers are below this; neighbours in a range have neighbouring numbers */
     uint32_t capacity;       /* chunks that memory may hold; UINT32_MAX: no limit */
-    uint32_t read_ahead_max; /* chunks that one thread's read-ahead may be ahead of it */
+    uint32_t read_ahead_max; /* chunks that one thread's read-ahead may be ahead of it, at most a sixteenth of capacity;
+                              * all threads together an eighth. 0: no read-ahead */
 };
 
 /* Memory for n_chunks is reserved, and touched as chunks are used. Returns 0, -EINVAL, -ENOMEM. */
@@ -49,11 +56,15 @@ void shim_policy_close(struct shim_policy **policy);
  * ended: that is how the policy learns that it fetches too late. fresh: there is nothing to read, it is all zeros so far. */
 void shim_policy_touch(struct shim_policy *policy, uint32_t chunk, uint32_t tid, bool was_away, bool fresh);
 
+/* The touch was a write: what a sweep only reads leaves for nothing, this would have to be written each time. Optional. */
+void shim_policy_written(struct shim_policy *policy, uint32_t chunk);
+
 /* Read-ahead (or resume, or advice) brings the chunk in; nobody has touched it yet. Said when the read begins or when it
  * ends; said of a chunk that is in memory by the policy's count, it changes nothing. */
 void shim_policy_arrives(struct shim_policy *policy, uint32_t chunk);
 
-/* The chunk is out of memory, or what was named by shim_policy_read_ahead() does not come. evicted: for want of room; else discarded or unmapped: nothing about it is worth keeping. */
+/* The chunk is out of memory, or what was named by shim_policy_read_ahead() does not come. evicted: for want of room; else
+ * discarded or unmapped: nothing about it is worth keeping. */
 void shim_policy_left(struct shim_policy *policy, uint32_t chunk, bool evicted);
 
 /* May leave first. */

@@ -6,19 +6,18 @@
 /* A touch this far behind the end of a run still continues it: several threads, and chunks that were in memory anyway. */
 #define RUN_SLACK 16
 /* So many chunks in a row that can't be fetched end a run. */
-#define RUN_GAP 4
+#define RUN_GAP  4
+#define RUN_STEP 2
 
 static struct shim_run *run_continued(struct shim_runs *runs, uint32_t chunk)
 {
     struct shim_run *best = NULL;
     uint32_t best_gap = 0;
     for (struct shim_run *run = runs->runs; run < runs->runs + SHIM_RUNS; run++) {
-        if (!run->exists || chunk < run->first || chunk >= run->fetched + RUN_SLACK)
-            continue;
         /* What lies before `next` was passed already, by another thread maybe. */
-        uint32_t gap = chunk >= run->next ? chunk - run->next : RUN_SLACK + (run->next - chunk);
-        if (chunk < run->next && run->next - chunk > RUN_SLACK)
+        if (!run->exists || chunk < run->first || chunk >= run->next + RUN_SLACK || chunk + RUN_SLACK < run->next)
             continue;
+        uint32_t gap = chunk >= run->next ? chunk - run->next : RUN_SLACK + (run->next - chunk);
         if (!best || gap < best_gap) {
             best = run;
             best_gap = gap;
@@ -123,14 +122,14 @@ static struct expected expect_next(const struct shim_runs *runs, const struct sh
 
 /* Asks for chunks of the run up to `end`, as far as its window goes. Returns true when it came to the end of the run. */
 static bool run_fetch(const struct shim_runs *runs, struct shim_run *run, uint32_t end, uint32_t window,
-                      bool (*take)(void *, uint32_t), void *user, uint32_t *chunks, size_t *n, size_t max)
+                      bool (*take)(void *, uint32_t, bool), void *user, uint32_t *chunks, size_t *n, size_t max)
 {
     uint32_t gap = 0;
     uint32_t chunk = run->fetched;
     while (*n < max && chunk - run->next < window) {
         if (chunk >= end || chunk >= runs->n_chunks)
             return true;
-        if (take(user, chunk)) {
+        if (take(user, chunk, chunk != run->first)) {
             chunks[(*n)++] = chunk;
             run->fetched = chunk + 1;
             gap = 0;
@@ -143,16 +142,23 @@ static bool run_fetch(const struct shim_runs *runs, struct shim_run *run, uint32
 }
 
 size_t shim_runs_ahead(struct shim_runs *runs, const struct shim_run_history *history, struct shim_run *run,
-                       bool (*take)(void *, uint32_t), void *user, uint32_t *chunks, size_t max)
+                       bool (*take)(void *, uint32_t, bool), void *user, uint32_t *chunks, size_t max)
 {
     if (run->window == 0)
         return 0;
     size_t n = 0;
     struct expected next = expect_next(runs, history, run);
-    uint32_t end = runs->n_chunks;
-    if (next.known && next.length > run->next - run->first)
+    uint32_t end = runs->n_chunks, used = run->next - run->first;
+    /* No further ahead than it has come, unless it is known where it ends: others' chunks may follow. */
+    uint32_t window = next.known || run->window < used ? run->window : used;
+    if (next.known) {
         end = run->first + next.length;
-    if (!run_fetch(runs, run, end, run->window, take, user, chunks, &n, max) || !next.known)
+        if (used > next.length) { /* longer than the others: step by step */
+            end = run->next + RUN_STEP;
+            next.known = false;
+        }
+    }
+    if (!run_fetch(runs, run, end, window, take, user, chunks, &n, max) || !next.known)
         return n;
 
     struct shim_run *jump = run_continued(runs, next.first);

@@ -48,6 +48,6 @@ void shim_runs_pass(struct shim_runs *runs, struct shim_run_history *history, ui
 /* Chunks ahead of where the thread is in this run, and in the next run when it is known. take as for
  * shim_sweep_ahead(). Returns how many. */
 size_t shim_runs_ahead(struct shim_runs *runs, const struct shim_run_history *history, struct shim_run *run,
-                       bool (*take)(void *, uint32_t), void *user, uint32_t *chunks, size_t max);
+                       bool (*take)(void *, uint32_t, bool), void *user, uint32_t *chunks, size_t max);
 
 #endif

@@ -59,10 +59,11 @@ struct shim_range {
     _Atomic uintptr_t end;
     char *alias; /* whole chunks */
     int memfd;
-    uint32_t first, n_chunks; /* its chunk numbers */
-    uint32_t n_live;          /* chunks that are not ZERO */
-    uint32_t n_busy;          /* chunks whose transfer is in flight */
-    bool closing;             /* being unmapped: touches of it are not served */
+    uint32_t first, n_chunks;                    /* its chunk numbers */
+    uint32_t n_live;                             /* chunks that are not ZERO */
+    uint32_t n_busy;                             /* chunks whose transfer is in flight */
+    uint32_t alias_first, alias_end, n_in_alias; /* chunks that may be mapped in the alias lie in between */
+    bool closing;                                /* being unmapped: touches of it are not served */
 };
 
 struct shim_move {
@@ -147,12 +148,19 @@ size_t shim_chunk_view_bytes(struct shim_pager *pager, uint32_t chunk);
 void shim_chunk_set(struct shim_pager *pager, uint32_t chunk, enum shim_chunk_state state);
 /* RESIDENT (or, to read, WRITING): into the view, waking who waits. For writing it loses its slot. */
 void shim_chunk_map(struct shim_pager *pager, uint32_t chunk, bool write);
-void shim_chunk_unmap(struct shim_pager *pager, uint32_t chunk);
+/* Neighbours, RESIDENT, not in the view: into it for reading, at one go. Does nothing if one of them has no slot or pages can't be
+ * read-only here. */
+void shim_chunks_map_clean(struct shim_pager *pager, uint32_t first, uint32_t n);
+/* False: the kernel refused (it is locked in memory), and the chunk may still be written to. */
+bool shim_chunk_unmap(struct shim_pager *pager, uint32_t chunk);
 void shim_chunk_free_slot(struct shim_pager *pager, uint32_t chunk);
 /* ZERO with room taken for it → RESIDENT. False: the kernel has no memory now; the chunk stays ZERO. */
 bool shim_chunk_populate(struct shim_pager *pager, uint32_t chunk);
-/* In memory → out of it, its slot (if any) kept: SWAPPED, else ZERO. Gives back the room. */
-void shim_chunk_release(struct shim_pager *pager, uint32_t chunk);
+/* n neighbours of one range, all in memory → out of it, each with its slot (if any) kept: SWAPPED, else ZERO. Gives back their
+ * room. */
+void shim_chunks_release(struct shim_pager *pager, uint32_t first, uint32_t n);
+/* Its transfer has ended and it stays: it needs the alias no more. */
+void shim_chunk_leave_alias(struct shim_pager *pager, uint32_t chunk);
 /* RESIDENT, no slot, not writable just now: whether it is all zeros. */
 bool shim_chunk_is_zero(struct shim_pager *pager, uint32_t chunk);
 void shim_chunk_unready(struct shim_pager *pager, uint32_t chunk);

@@ -278,15 +278,14 @@ void shim_sweep_forget(struct shim_sweep *sweep, uint32_t chunk)
 
 struct taker {
     const struct shim_sweep *sweep;
-    bool (*take)(void *, uint32_t);
+    bool (*take)(void *, uint32_t, bool);
     void *user;
     uint32_t since; /* index in the log where the run began */
 };
 
-static bool take_unless_wasted(void *user, uint32_t chunk)
+static bool take_unless_wasted(const struct taker *taker, uint32_t chunk, bool neighbour)
 {
-    const struct taker *taker = user;
-    return !was_wasted(taker->sweep, chunk) && taker->take(taker->user, chunk);
+    return !was_wasted(taker->sweep, chunk) && taker->take(taker->user, chunk, neighbour);
 }
 
 static size_t log_ahead(struct shim_sweep *sweep, struct thread *t, struct taker *taker, uint32_t *chunks, size_t max)
@@ -298,11 +297,11 @@ static size_t log_ahead(struct shim_sweep *sweep, struct thread *t, struct taker
         /* If it was used since then another thread is ahead of where it was: it has passed already. */
         if (sweep->place[chunk] != i + 1)
             continue;
-        if (take_unless_wasted(taker, chunk))
+        if (take_unless_wasted(taker, chunk, false))
             chunks[n++] = chunk;
         /* What was added to the conversation since follows it in address, and is in no log. */
         for (uint32_t stray = chunk + 1; stray - chunk <= STRAYS && stray < sweep->n_chunks && n < max; stray++) {
-            if (sweep->place[stray] || !take_unless_wasted(taker, stray))
+            if (sweep->place[stray] || !take_unless_wasted(taker, stray, true))
                 break;
             chunks[n++] = stray;
         }
@@ -312,16 +311,16 @@ static size_t log_ahead(struct shim_sweep *sweep, struct thread *t, struct taker
 }
 
 /* What was used since the run began has passed already: in the part of another thread. */
-static bool take_of_run(void *user, uint32_t chunk)
+static bool take_of_run(void *user, uint32_t chunk, bool neighbour)
 {
     const struct taker *taker = user;
     uint32_t place = taker->sweep->place[chunk];
     if (place && (int32_t)(place - 1 - taker->since) >= 0)
         return false;
-    return take_unless_wasted(user, chunk);
+    return taker->take(taker->user, chunk, neighbour);
 }
 
-size_t shim_sweep_ahead(struct shim_sweep *sweep, uint32_t tid, uint32_t chunk, bool (*take)(void *, uint32_t),
+size_t shim_sweep_ahead(struct shim_sweep *sweep, uint32_t tid, uint32_t chunk, bool (*take)(void *, uint32_t, bool),
                         void *user, uint32_t *chunks, size_t max)
 {
     struct thread *t = thread_find(sweep, tid);
@@ -331,6 +330,15 @@ size_t shim_sweep_ahead(struct shim_sweep *sweep, uint32_t tid, uint32_t chunk, 
     if (t->known)
         return t->following && believed(sweep, t->n_onwards) ? log_ahead(sweep, t, &taker, chunks, max) : 0;
     return shim_runs_ahead(&sweep->runs, &t->history, t->run, take_of_run, &taker, chunks, max);
+}
+
+bool shim_sweep_learned(const struct shim_sweep *sweep, uint32_t tid)
+{
+    for (uint32_t i = 0; i < N_THREADS && sweep->threads[i].exists; i++) {
+        if (sweep->threads[i].tid == tid)
+            return sweep->threads[i].known;
+    }
+    return false;
 }
 
 void shim_sweep_limit(struct shim_sweep *sweep, uint32_t limit)

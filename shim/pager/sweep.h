@@ -35,17 +35,21 @@ void shim_sweep_use(struct shim_sweep *sweep, uint32_t tid, uint32_t chunk, enum
 /* The chunk after the one that tid used last was mapped with it: counts as used. */
 void shim_sweep_pass(struct shim_sweep *sweep, uint32_t tid, uint32_t chunk);
 
-/* The chunk was brought in for nothing: its neighbours alone are no reason to do so again. */
+/* The chunk was brought in for nothing: until it is used, neither the log nor a neighbour is a reason to do so again. */
 void shim_sweep_wasted(struct shim_sweep *sweep, uint32_t chunk);
 
 /* What the chunk held is gone. */
 void shim_sweep_forget(struct shim_sweep *sweep, uint32_t chunk);
 
-/* What to fetch now, the soonest needed first: writes to chunks[], and returns how many, those for which take(user, chunk)
- * says that they can be fetched and will be: it says so once for each. Only after shim_sweep_use() of the same thread and
+/* What to fetch now, the soonest needed first: writes to chunks[], and returns how many, those for which take(user, chunk,
+ * neighbour) says that they can be fetched and will be: it says so once for each. neighbour: only because the one before in
+ * address is wanted. Only after shim_sweep_use() of the same thread and
  * chunk; else nothing. */
-size_t shim_sweep_ahead(struct shim_sweep *sweep, uint32_t tid, uint32_t chunk, bool (*take)(void *, uint32_t),
+size_t shim_sweep_ahead(struct shim_sweep *sweep, uint32_t tid, uint32_t chunk, bool (*take)(void *, uint32_t, bool),
                         void *user, uint32_t *chunks, size_t max);
+
+/* Was the chunk that tid used last in the log before? */
+bool shim_sweep_learned(const struct shim_sweep *sweep, uint32_t tid);
 
 /* For the time being no more than so many ahead (but a few). */
 void shim_sweep_limit(struct shim_sweep *sweep, uint32_t limit);

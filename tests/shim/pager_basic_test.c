@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "tests/shim/pager_support.h"
+#include "tests/support/leaks.h"
 
 static struct said said;
 
@@ -238,6 +239,7 @@ END_TEST
 
 START_TEST(a_child_has_no_ranges)
 {
+    int fds_before = count_fds();
     struct shim_pager_config config = pager_config(4 * MIB, &said);
     struct shim_pager *pager;
     open_or_skip(&pager, &config);
@@ -248,7 +250,11 @@ START_TEST(a_child_has_no_ranges)
         pid_t child = fork();
         if (child == 0) {
             signal(SIGSEGV, SIG_DFL); /* a sanitizer's own handler would report it */
+            int fds_with = count_fds();
             shim_pager_forget_in_child(pager);
+            if (count_fds() != fds_before || fds_with <= fds_before || leaks_count_maps("memfd:kvmm") != 0 ||
+                leaks_count_maps("io_uring") != 0)
+                _exit(2);
             void *other;
             if (shim_pager_map(pager, NULL, 4096, 0, &other) != -ECHILD ||
                 shim_pager_discard(pager, base, 4096) != -ECHILD || shim_pager_unmap(pager, base, false) != -ECHILD ||

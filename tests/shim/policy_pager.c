@@ -33,6 +33,9 @@ void sim_open(struct sim *sim, uint32_t n_chunks, uint32_t memory, uint32_t read
     ck_assert_int_eq(shim_policy_open(&config, &sim->policy), 0);
     sim->place = array(n_chunks, sizeof *sim->place);
     sim->ahead = array(n_chunks, sizeof *sim->ahead);
+    sim->dirty = array(n_chunks, sizeof *sim->dirty);
+    sim->named = array(n_chunks, sizeof *sim->named);
+    sim->advance = array(2 * (size_t)n_chunks, sizeof *sim->advance);
     sim->ready = array(n_chunks, sizeof *sim->ready);
     sim->loading = array(n_chunks, sizeof *sim->loading);
     sim->clock = array(n_threads, sizeof *sim->clock);
@@ -44,6 +47,9 @@ void sim_close(struct sim *sim)
     ck_assert_ptr_null(sim->policy);
     free(sim->place);
     free(sim->ahead);
+    free(sim->dirty);
+    free(sim->named);
+    free(sim->advance);
     free(sim->ready);
     free(sim->loading);
     free(sim->clock);
@@ -90,28 +96,85 @@ static void loads_end(struct sim *sim, uint64_t time)
     }
 }
 
+static void leave(struct sim *sim, uint32_t chunk)
+{
+    must(sim->place[chunk] >= READY, "victim %u is not in memory", chunk);
+    sim->count.victims++;
+    sim->count.wasted += sim->ahead[chunk];
+    sim->ahead[chunk] = 0;
+    sim->count.writes += sim->dirty[chunk];
+    sim->dirty[chunk] = 0;
+    sim->place[chunk] = SWAPPED;
+    sim->n_resident--;
+    shim_policy_left(sim->policy, chunk, true);
+}
+
+static uint32_t victim(struct sim *sim)
+{
+    uint32_t chunk = shim_policy_victim(sim->policy);
+    if (chunk == SHIM_NO_CHUNK)
+        return chunk;
+    must(chunk < sim->n_chunks, "victim %u is no chunk", chunk);
+    must(!sim->named[chunk], "victim %u is named twice", chunk);
+    if (sim->place[chunk] >= READY)
+        return chunk;
+    must(sim->place[chunk] == LOADING || chunk == sim->touched, "victim %u is not in memory", chunk);
+    shim_policy_keep(sim->policy, chunk);
+    return sim->n_chunks;
+}
+
+/* Named in advance, so that they can be written before their room is needed; mapped ones are used unseen meanwhile. */
+static void name_in_advance(struct sim *sim)
+{
+    for (uint32_t tries = 0; sim->n_named < sim->in_advance && tries < 2 * sim->in_advance; tries++) {
+        if (sim->n_resident + sim->in_advance < sim->memory)
+            return;
+        uint32_t chunk = victim(sim);
+        if (chunk == SHIM_NO_CHUNK)
+            return;
+        if (chunk == sim->n_chunks)
+            continue;
+        sim->named[chunk] = 1;
+        sim->n_named++;
+        sim->advance[(sim->advance_first + sim->n_advance++) % (2 * sim->n_chunks)] = chunk;
+    }
+}
+
+static void unname(struct sim *sim, uint32_t chunk)
+{
+    sim->n_named -= sim->named[chunk];
+    sim->named[chunk] = 0;
+}
+
+static bool leave_named(struct sim *sim)
+{
+    while (sim->n_advance) {
+        uint32_t chunk = sim->advance[sim->advance_first];
+        sim->advance_first = (sim->advance_first + 1) % (2 * sim->n_chunks);
+        sim->n_advance--;
+        if (!sim->named[chunk])
+            continue;
+        unname(sim, chunk);
+        leave(sim, chunk);
+        return true;
+    }
+    return false;
+}
+
 /* Room for one chunk, if something can leave for it. */
 static bool make_room(struct sim *sim)
 {
     while (sim->n_resident >= sim->memory) {
-        uint32_t chunk = shim_policy_victim(sim->policy);
+        if (leave_named(sim))
+            continue;
+        uint32_t chunk = victim(sim);
         if (chunk == SHIM_NO_CHUNK) {
             /* All that is in memory is on its way there. */
             must(sim->n_loading == sim->n_resident, "no victim, with %u in memory", sim->n_resident - sim->n_loading);
             return false;
         }
-        must(chunk < sim->n_chunks, "victim %u is no chunk", chunk);
-        if (sim->place[chunk] == LOADING) {
-            shim_policy_keep(sim->policy, chunk);
-            continue;
-        }
-        must(sim->place[chunk] >= READY, "victim %u is not in memory", chunk);
-        sim->count.victims++;
-        sim->count.wasted += sim->ahead[chunk];
-        sim->ahead[chunk] = 0;
-        sim->place[chunk] = SWAPPED;
-        sim->n_resident--;
-        shim_policy_left(sim->policy, chunk, true);
+        if (chunk != sim->n_chunks)
+            leave(sim, chunk);
     }
     return true;
 }
@@ -154,6 +217,7 @@ static void after_touch(struct sim *sim, uint32_t thread, uint32_t chunk, uint64
             return;
         must(sim->place[probe] >= LOADING, "probe %u is not in memory", probe);
         sim->count.probes++;
+        must(!sim->named[probe], "probe %u is named to leave", probe);
         if (sim->place[probe] == LOADING)
             shim_policy_keep(sim->policy, probe);
         else
@@ -184,6 +248,8 @@ void sim_access(struct sim *sim, uint32_t thread, uint32_t chunk)
         return;
     sim->count.faults++;
     *clock += T_FAULT;
+    sim->touched = chunk;
+    unname(sim, chunk);
     sim->count.soon += place == READY && sim->ahead[chunk];
     sim->count.late += place == LOADING && sim->ahead[chunk];
     sim->count.missed += place == SWAPPED;
@@ -214,6 +280,21 @@ void sim_access(struct sim *sim, uint32_t thread, uint32_t chunk)
             *clock = sim->ready[chunk] > *clock ? sim->ready[chunk] : *clock;
     }
     after_touch(sim, thread, chunk, *clock);
+    name_in_advance(sim);
+}
+
+void sim_write(struct sim *sim, uint32_t thread, uint32_t chunk)
+{
+    bool unseen = sim->place[chunk] == MAPPED && sim->dirty[chunk];
+    sim_access(sim, thread, chunk);
+    if (unseen)
+        return;
+    if (sim->place[chunk] == MAPPED && !sim->dirty[chunk]) { /* it was mapped to be read */
+        unname(sim, chunk);
+        shim_policy_touch(sim->policy, chunk, thread, false, false);
+    }
+    sim->dirty[chunk] = 1;
+    shim_policy_written(sim->policy, chunk);
 }
 
 void sim_discard(struct sim *sim, uint32_t chunk)
@@ -221,6 +302,7 @@ void sim_discard(struct sim *sim, uint32_t chunk)
     if (sim->place[chunk] == LOADING)
         return;
     sim->n_resident -= sim->place[chunk] >= LOADING;
+    unname(sim, chunk);
     sim->place[chunk] = ZERO;
     sim->ahead[chunk] = 0;
     shim_policy_left(sim->policy, chunk, false);
@@ -243,7 +325,7 @@ static void read_tensors(struct cache *cache, uint32_t tensor, uint32_t n, uint3
 {
     struct sim *sim = cache->sim;
     uint32_t length = cache->length[slot];
-    uint32_t at[64], end[64];
+    uint32_t at[64] = {0}, end[64] = {0};
     for (uint32_t t = 0; t < sim->n_threads; t++) {
         at[t] = cache->together ? 0 : (uint32_t)((uint64_t)length * t / sim->n_threads);
         end[t] = cache->together ? length : (uint32_t)((uint64_t)length * (t + 1) / sim->n_threads);
@@ -266,8 +348,11 @@ static void read_tensors(struct cache *cache, uint32_t tensor, uint32_t n, uint3
 void cache_decode(struct cache *cache, uint32_t slot)
 {
     uint32_t n = cache->k_with_v ? 2 : 1;
-    for (uint32_t tensor = 0; tensor < cache->n_tensors; tensor += n)
+    for (uint32_t tensor = 0; tensor < cache->n_tensors; tensor += n) {
+        for (uint32_t i = 0; i < n && cache->writes; i++)
+            sim_write(cache->sim, 0, cache_chunk(cache, tensor + i, slot, cache->length[slot] - 1));
         read_tensors(cache, tensor, n, slot);
+    }
 }
 
 void cache_prefill(struct cache *cache, uint32_t slot, uint32_t chunks)

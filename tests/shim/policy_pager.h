@@ -22,14 +22,20 @@ struct sim_counts {
     uint64_t missed, late, soon; /* of those that were used: nothing started when touched, on the way, there */
     uint64_t wasted;             /* left without a touch */
     uint64_t faults, probes, victims;
+    uint64_t writes; /* left dirty */
 };
 
 struct sim {
     struct shim_policy *policy;
     uint32_t n_chunks, memory, n_threads, use;
-    bool arrives_early; /* read-ahead is told as arriving when it begins; else when it ends */
+    bool arrives_early;  /* read-ahead is told as arriving when it begins; else when it ends */
+    uint32_t in_advance; /* victims named before their room is needed */
     uint8_t *place;
-    uint8_t *ahead;  /* came by read-ahead, not used yet */
+    uint8_t *ahead; /* came by read-ahead, not used yet */
+    uint8_t *dirty; /* only sim_write() makes it so */
+    uint8_t *named; /* and not left yet */
+    uint32_t *advance;
+    uint32_t advance_first, n_advance, n_named, touched;
     uint64_t *ready; /* when a load ends */
     uint32_t n_resident;
     uint32_t *loading; /* first in, first out */
@@ -46,6 +52,7 @@ void sim_open(struct sim *sim, uint32_t n_chunks, uint32_t memory, uint32_t read
 void sim_close(struct sim *sim);
 
 void sim_access(struct sim *sim, uint32_t thread, uint32_t chunk);
+void sim_write(struct sim *sim, uint32_t thread, uint32_t chunk);
 void sim_discard(struct sim *sim, uint32_t chunk);
 /* All threads wait for the last. */
 void sim_barrier(struct sim *sim);
@@ -59,6 +66,7 @@ struct cache {
     uint32_t per_slot;  /* chunks of a slot in a tensor */
     uint32_t length[8]; /* chunks in use in each tensor, by slot */
     bool together;      /* every thread reads all of a tensor; else each its part */
+    bool writes;        /* a token is added to the last chunk of each tensor before it is read */
     bool k_with_v;      /* chunks of K and V of a layer in turn */
 };
 

@@ -89,7 +89,7 @@ uint64_t trace_optimum(const uint32_t *trace, size_t n, uint32_t n_chunks, uint3
 {
     uint32_t *later = numbers(n, 0), *last = numbers(n_chunks, UINT32_MAX), *use = numbers(n_chunks, UINT32_MAX);
     uint8_t *state = calloc(n_chunks, 1); /* 1: was seen, 2: is in memory */
-    struct heap heap = {malloc(n * sizeof *heap.entry), 0};
+    struct heap heap = {calloc(n, sizeof *heap.entry), 0};
     ck_assert(state && heap.entry);
     for (size_t i = n; i-- > 0;) {
         later[i] = last[trace[i]];

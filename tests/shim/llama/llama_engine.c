@@ -446,11 +446,12 @@ int main(int argc, char **argv)
         int32_t numbers[3];
         const struct operation *operation = parse_operation(&engine, options.operations[i], numbers);
         printf("%s: ", options.operations[i]);
-        operation->run(&engine, numbers);
         (void)fflush(stdout);
+        operation->run(&engine, numbers);
     }
     if (options.json)
         print_json(&engine, now_s() - start);
+    (void)fflush(stdout);
     free(engine.state);
     free(engine.source);
     engine.llama.llama_batch_free(engine.batch);
