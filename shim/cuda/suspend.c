@@ -11,6 +11,7 @@
 #include "shim/cuda/gate.h"
 #include "shim/cuda/move.h"
 #include "shim/cuda/ranges.h"
+#include "shim/log.h"
 
 #define NS_PER_MS 1000000ull
 #define ADVICE_NS (60000 * NS_PER_MS) /* that a COLD or FREE waits for queued work */
@@ -239,6 +240,18 @@ int shim_cuda_advise(void *address, size_t bytes, int advice, char *reason, size
 }
 
 /* ---- information ---- */
+
+/* With KVMM_VERBOSE, a line at exit. */
+__attribute__((destructor)) static void say_figures(void)
+{
+    struct shim_cuda_info info;
+    if (!shim_cuda.open || !shim_cuda.config.verbose || shim_cuda.peak == 0)
+        return;
+    shim_cuda_get_info(&info);
+    shim_log("cache on the GPU: at most %.1f MiB at once; %llu suspends, %llu resumes, the last in %.3f and %.3f s",
+             (double)info.peak_bytes / (1 << 20), (unsigned long long)info.n_suspends,
+             (unsigned long long)info.n_resumes, (double)info.suspend_ns * 1e-9, (double)info.resume_ns * 1e-9);
+}
 
 void shim_cuda_get_info(struct shim_cuda_info *info)
 {
