@@ -30,6 +30,7 @@ static void after_fork_in_child(void)
     shim_cuda.n_ranges = 0;
     shim_cuda.n_tentative = 0;
     shim_cuda.n_needed = 0;
+    shim_cuda.suspended = false;
 }
 
 int shim_cuda_open(const struct shim_config *config, char *reason, size_t size)

@@ -257,6 +257,32 @@ START_TEST(what_was_not_freed_goes_with_its_context)
 }
 END_TEST
 
+/* CUDA does not live on in a child; but what the child calls at its end must not wait for the parent's resume. */
+START_TEST(a_forked_child_waits_for_nobody)
+{
+    int status = -1;
+    engine_start(ENGINE_DLSYM);
+    CUdeviceptr cache = engine_cache(), other;
+    struct engine_step step = {cache, 0, CACHE_WORDS, 0, 1};
+    launch_all(cache, 0, 1);
+    engine_suspend();
+    pid_t child = fork();
+    if (child == 0) {
+        bool good = engine_launch(&step, NULL) == CUDA_ERROR_NOT_INITIALIZED &&
+                    engine.cu.free(cache) == CUDA_ERROR_NOT_INITIALIZED &&
+                    engine.cu.release(0) == CUDA_ERROR_NOT_INITIALIZED &&
+                    engine_alloc(&other, CACHE) == CUDA_ERROR_NOT_INITIALIZED && !engine_info().suspended;
+        _exit(good ? 0 : 1);
+    }
+    ck_assert_int_eq(waitpid(child, &status, 0), child);
+    ck_assert_int_eq(status, 0);
+    engine_resume();
+    engine_expect(cache, 0, CACHE_WORDS, 1);
+    OK(engine.cu.free(cache));
+    engine_end();
+}
+END_TEST
+
 /* ---- work that does not end, captures ---- */
 
 START_TEST(a_suspend_that_waits_too_long_changes_nothing)
@@ -556,6 +582,7 @@ int main(void)
         tcase_add_test(tcase, a_launch_waits_for_the_resume_and_other_work_does_not);
         tcase_add_test(tcase, a_suspended_cache_can_be_freed);
         tcase_add_test(tcase, what_was_not_freed_goes_with_its_context);
+        tcase_add_test(tcase, a_forked_child_waits_for_nobody);
         tcase_add_test(tcase, a_suspend_that_waits_too_long_changes_nothing);
         tcase_add_test(tcase, a_suspend_waits_for_calls_that_are_in_the_driver);
         tcase_add_test(tcase, a_suspend_waits_for_the_end_of_a_capture_and_graphs_run_after_a_resume);
