@@ -36,7 +36,7 @@ static uint64_t draw(uint64_t below)
     uint64_t z = (random_state += 0x9e3779b97f4a7c15u);
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return (z ^ (z >> 31)) % below;
+    return below ? (z ^ (z >> 31)) % below : 0;
 }
 
 struct xor_params {
