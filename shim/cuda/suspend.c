@@ -136,9 +136,11 @@ static int move_in(char *reason, size_t size)
     int result = 0;
     shim_cuda_lock();
     while (result == 0 && mark_all(SHIM_AWAY)) {
+        size_t n_lost = shim_cuda.n_in[SHIM_LOST];
         result = shim_cuda_bring();
         lost |= result == -EBADMSG;
-        result = result == -EBADMSG ? 0 : result;
+        if (result == -EBADMSG && shim_cuda.n_in[SHIM_LOST] > n_lost)
+            result = 0;
     }
     if (lost && result == 0)
         result = shim_cuda_why(-EBADMSG, "%zu frames of the cache could not be read back", shim_cuda.n_in[SHIM_LOST]);

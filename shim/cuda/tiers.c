@@ -145,6 +145,20 @@ void shim_cuda_slot_give(const struct shim_cuda_slot *slot)
     swap_slot_free(shim_cuda_slot_store(slot), slot->slot);
 }
 
+uint64_t shim_cuda_slots_taken(void)
+{
+    struct swap_store_info info;
+    uint64_t n = 0;
+    for (int i = 0; i < 2; i++) {
+        struct swap_store *store = i ? tiers.file : tiers.host;
+        if (!store)
+            continue;
+        swap_get_info(store, &info);
+        n += info.n_used;
+    }
+    return n;
+}
+
 struct swap_store *shim_cuda_slot_store(const struct shim_cuda_slot *slot)
 {
     return slot->in_file ? tiers.file : tiers.host;

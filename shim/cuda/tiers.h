@@ -35,6 +35,9 @@ void *shim_cuda_slot_memory(const struct shim_cuda_slot *slot);
  * current. */
 void shim_cuda_tiers_leave_context(CUcontext context);
 
+/* For checks: slots that are taken in both tiers. */
+uint64_t shim_cuda_slots_taken(void);
+
 void shim_cuda_tiers_set_faults(const struct swap_faults *faults);
 
 #endif

@@ -2,6 +2,7 @@
 #include "tests/shim/cuda_control.h"
 
 #include "shim/cuda/ranges.h"
+#include "shim/cuda/tiers.h"
 
 int shim_test_suspend(uint32_t wait_ms, char *reason, size_t size)
 {
@@ -29,7 +30,7 @@ void shim_test_set_swap_faults(const struct swap_faults *faults)
 }
 
 /* By the ranges themselves, past the counters. */
-void shim_test_get_totals(uint64_t *n_ranges, uint64_t *n_frames)
+void shim_test_get_totals(uint64_t *n_ranges, uint64_t *n_frames, uint64_t *n_slots)
 {
     *n_ranges = *n_frames = 0;
     shim_cuda_lock();
@@ -37,6 +38,7 @@ void shim_test_get_totals(uint64_t *n_ranges, uint64_t *n_frames)
         *n_ranges += shim_cuda.ranges[i].end != 0;
         *n_frames += shim_cuda.ranges[i].n_frames;
     }
+    *n_slots = shim_cuda_slots_taken();
     shim_cuda_unlock();
 }
 

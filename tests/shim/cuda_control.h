@@ -17,7 +17,7 @@
     F(int, advise, (void *address, size_t bytes, int advice, char *reason, size_t size))                               \
     F(void, get_info, (struct shim_cuda_info * info))                                                                  \
     F(void, set_swap_faults, (const struct swap_faults *faults))                                                       \
-    F(void, get_totals, (uint64_t * n_ranges, uint64_t * n_frames))                                                    \
+    F(void, get_totals, (uint64_t * n_ranges, uint64_t * n_frames, uint64_t * n_slots))                                \
     F(struct shim_cuda_spans, spans_2d, (const CUDA_MEMCPY2D *copy))                                                   \
     F(struct shim_cuda_spans, spans_3d, (const CUDA_MEMCPY3D *copy))                                                   \
     F(struct shim_cuda_spans, spans_peer, (const CUDA_MEMCPY3D_PEER *copy))                                            \

@@ -148,7 +148,6 @@ void engine_start(enum engine_way way)
 void engine_end(void)
 {
     char text[256];
-    uint64_t n_ranges, n_frames;
     engine.sim.fail_clear();
     OK(engine.cu.module_unload(engine.module));
     OK(engine.cu.release(0));
@@ -164,9 +163,25 @@ void engine_end(void)
     ck_assert_uint_eq(now.registrations, engine.before.registrations);
     ck_assert_uint_eq(now.device_bytes, engine.before.device_bytes);
     ck_assert_mem_eq(&now, &engine.before, sizeof now);
-    engine.shim.get_totals(&n_ranges, &n_frames);
+    engine_check();
+    ck_assert_uint_eq(engine_info().n_ranges + engine_info().range_bytes, 0);
+}
+
+void engine_check(void)
+{
+    uint64_t n_ranges, n_frames, n_slots;
     struct shim_cuda_info info = engine_info();
-    ck_assert_uint_eq(n_ranges + n_frames + info.n_ranges + info.range_bytes, 0);
+    engine.shim.get_totals(&n_ranges, &n_frames, &n_slots);
+    if (info.n_ranges != n_ranges || info.range_bytes != n_frames * FRAME ||
+        info.host_bytes + info.swapped_bytes != n_slots * FRAME ||
+        info.resident_bytes != engine_usage().handles * FRAME)
+        ck_abort_msg(
+            "%llu ranges of %llu frames, %llu slots, %llu handles; counted are %llu ranges, %llu bytes, of which "
+            "%llu in host memory, %llu in the swap file, %llu on the device",
+            (unsigned long long)n_ranges, (unsigned long long)n_frames, (unsigned long long)n_slots,
+            (unsigned long long)engine_usage().handles, (unsigned long long)info.n_ranges,
+            (unsigned long long)info.range_bytes, (unsigned long long)info.host_bytes,
+            (unsigned long long)info.swapped_bytes, (unsigned long long)info.resident_bytes);
 }
 
 __attribute__((noinline)) CUresult engine_alloc(CUdeviceptr *ptr, size_t bytes)
@@ -203,6 +218,7 @@ void engine_suspend(void)
     char reason[256] = "";
     int rc = engine.shim.suspend(20000, reason, sizeof reason);
     ck_assert_msg(rc == 0, "suspend: %d: %s", rc, reason);
+    engine_check();
 }
 
 void engine_resume(void)

@@ -137,6 +137,9 @@ static inline struct shim_cuda_info engine_info(void)
     return info;
 }
 
+/* The shim's figures are what there is. While no call is under way. */
+void engine_check(void);
+
 void engine_suspend(void);
 void engine_resume(void);
 

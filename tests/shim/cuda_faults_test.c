@@ -128,12 +128,11 @@ static void live(void)
 static void expect_nothing_left(const struct simcuda_usage *before)
 {
     char text[256];
-    uint64_t n_ranges, n_frames;
     struct simcuda_usage now = engine_usage();
-    engine.shim.get_totals(&n_ranges, &n_frames);
+    engine_check();
     if (engine.sim.violations(text, sizeof text))
         ck_abort_msg("%s, when call %llu of %s failed", text, (unsigned long long)failing_nth, failing);
-    if (memcmp(&now, before, sizeof now) != 0 || n_ranges || engine_info().range_bytes)
+    if (memcmp(&now, before, sizeof now) != 0 || engine_info().n_ranges || engine_info().range_bytes)
         ck_abort_msg(
             "left when call %llu of %s failed: %llu bytes, %llu handles, %llu mappings, %llu reservations, %llu "
             "streams, %llu events, %llu registrations, %llu allocations, %llu pinned",

@@ -280,6 +280,7 @@ static void do_something(void)
     };
     n_done++;
     n_refused += !operations[draw(sizeof operations / sizeof *operations)]();
+    engine_check();
 }
 
 START_TEST(what_is_read_is_what_was_written)

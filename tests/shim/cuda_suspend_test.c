@@ -225,6 +225,7 @@ START_TEST(a_suspended_cache_can_be_freed)
     launch_all(other, 0, 1);
     engine_suspend();
     OK(engine.cu.free(cache));
+    engine_check();
     FAILS(engine.cu.free(cache), CUDA_ERROR_INVALID_VALUE);
     FAILS(engine.cu.free(other + FRAME), CUDA_ERROR_INVALID_VALUE);
     engine_resume();
@@ -508,6 +509,7 @@ START_TEST(a_disk_that_refuses_writes_leaves_the_engine_as_it_was)
     engine.shim.set_swap_faults(_i ? &some : &full);
     launch_all(cache, 0, 1);
     int rc = engine.shim.suspend(1000, reason, sizeof reason);
+    engine_check();
     if (_i == 0) {
         ck_assert_int_ne(rc, 0);
         ck_assert(!engine_info().suspended);
@@ -518,6 +520,69 @@ START_TEST(a_disk_that_refuses_writes_leaves_the_engine_as_it_was)
     launch_all(cache, 1, 2);
     engine_expect(cache, 0, CACHE_WORDS, 2);
     OK(engine.cu.free(cache));
+    engine_end();
+}
+END_TEST
+
+/* ---- several devices ---- */
+
+/* A context with a cache that has been written. */
+static CUdeviceptr cache_on(CUdevice device, CUmodule *module, CUfunction *step)
+{
+    CUcontext context;
+    OK(engine.cu.retain(&context, device));
+    OK(engine.cu.set_current(context));
+    OK(engine.cu.module_load(module, ".version 8.0"));
+    OK(engine.cu.get_function(step, *module, "step"));
+    CUdeviceptr cache = engine_cache();
+    struct engine_step params = {cache, 0, CACHE_WORDS, 0, (uint64_t)device + 1};
+    void *pointers[] = {&params};
+    OK(engine.cu.fill(cache, 0, CACHE));
+    OK(engine.cu.launch(*step, 1, 1, 1, 1, 1, 1, 0, NULL, pointers, NULL));
+    return cache;
+}
+
+/* meson.build: SIMCUDA_DEVICES=2. */
+START_TEST(caches_on_two_devices_go_and_come_and_one_may_end)
+{
+    CUdeviceptr caches[2];
+    CUmodule modules[2];
+    CUfunction steps[2];
+    int device = -1;
+    engine_start(ENGINE_GET_12);
+    for (CUdevice i = 0; i < 2; i++)
+        caches[i] = cache_on(i, &modules[i], &steps[i]);
+    OK(engine.cu.attribute(&device, CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL, caches[0]));
+    ck_assert_int_eq(device, 0);
+    for (int i = 0; i < 3; i++) {
+        engine_suspend();
+        ck_assert_uint_eq(engine_usage().handles, 0);
+        engine_resume();
+    }
+    engine_expect(caches[1], 0, CACHE_WORDS, 2);
+    CUcontext context;
+    OK(engine.cu.retain(&context, 0));
+    OK(engine.cu.set_current(context));
+    engine_expect(caches[0], 0, CACHE_WORDS, 1);
+    /* The first device's context ends; pinned memory of kvmm's lived in it. */
+    OK(engine.cu.module_unload(modules[0]));
+    OK(engine.cu.module_unload(engine.module));
+    for (int i = 0; i < 3; i++)
+        OK(engine.cu.release(0));
+    ck_assert_uint_eq(engine_usage().registrations, 0);
+    ck_assert_uint_eq(engine_info().n_ranges, 1);
+    OK(engine.cu.retain(&context, 1));
+    OK(engine.cu.set_current(context));
+    engine_suspend();
+    engine_resume();
+    engine_expect(caches[1], 0, CACHE_WORDS, 2);
+    OK(engine.cu.free(caches[1]));
+    OK(engine.cu.module_unload(modules[1]));
+    OK(engine.cu.release(1));
+    OK(engine.cu.release(1));
+    OK(engine.cu.retain(&context, 0));
+    OK(engine.cu.set_current(context));
+    OK(engine.cu.module_load(&engine.module, ".version 8.0"));
     engine_end();
 }
 END_TEST
@@ -573,6 +638,8 @@ int main(void)
     tcase_set_timeout(tcase, 120);
     if (text && strcmp(text, "fail") == 0) {
         tcase_add_test(tcase, with_fail_a_call_on_a_suspended_cache_fails_and_may_be_made_again);
+    } else if (text && strcmp(text, "two devices") == 0) {
+        tcase_add_test(tcase, caches_on_two_devices_go_and_come_and_one_may_end);
     } else if (text && strcmp(text, "control") == 0) {
         tcase_add_test(tcase, the_commands_reach_an_engine);
     } else if (text && strcmp(text, "no swap") == 0) {
