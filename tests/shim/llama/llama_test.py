@@ -63,12 +63,12 @@ def libraries():
 
 
 def made_once(name, *command):
-    """A file that several tests use and the first makes."""
+    """A file that several tests use and the first makes, by a program that gets its path as the last argument."""
     path = os.path.join(TOOLS, name)
     with open(path + ".lock", "w", encoding="ascii") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not os.path.exists(path):
-            subprocess.run([*command[:-1], path] if command[-1] is None else [*command, path], check=True)
+        if not os.path.exists(path) or os.path.getmtime(path) < os.path.getmtime(command[0]):
+            subprocess.run([*command, path], check=True)
     return path
 
 
