@@ -119,7 +119,7 @@ int shim_pager_map(struct shim_pager *pager, void *at, size_t bytes, size_t alig
     range->memfd = memfd;
     range->first = first;
     range->n_chunks = n_chunks;
-    range->n_live = range->n_busy = 0;
+    range->n_live = range->n_busy = range->n_in_alias = 0;
     range->closing = false;
     for (uint32_t c = 0; i != 0 && c < n_chunks; c++) /* the table is all zeros where it was never touched */
         pager->chunks[first + c].range = (uint8_t)i;
@@ -152,6 +152,8 @@ static void forget_chunks(struct shim_pager *pager, uint32_t first, uint32_t end
         uint32_t next = pager->chunks[chunk].next;
         if (chunk < first || chunk >= end)
             shim_queue_add(pager, chunk);
+        else
+            shim_policy_left(pager->policy, chunk, false);
         chunk = next;
     }
     for (uint32_t i = 0; i < pager->n_wishes; i++)

@@ -149,28 +149,34 @@ int shim_uffd_register(const struct shim_uffd *uffd, void *address, size_t bytes
 
 int shim_uffd_map(const struct shim_uffd *uffd, void *address, size_t bytes, bool read_only)
 {
-    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), step = bytes;
     uintptr_t at = (uintptr_t)address, end = at + bytes;
+    bool any = false;
     while (at < end) {
-        struct uffdio_continue cont = {.range = {.start = at, .len = end - at},
+        struct uffdio_continue cont = {.range = {.start = at, .len = step < end - at ? step : end - at},
                                        .mode = read_only ? UFFDIO_CONTINUE_MODE_WP : 0};
-        if (ioctl(uffd->fd, UFFDIO_CONTINUE, &cont) == 0)
-            return 0;
-        int error = errno;
-        if (cont.mapped > 0) /* a part was done, up to what stopped it */
-            at += (uintptr_t)cont.mapped;
-        else if (error == EEXIST) {
+        int error = ioctl(uffd->fd, UFFDIO_CONTINUE, &cont) ? errno : 0;
+        if (error == 0 || cont.mapped > 0) { /* all, or a part, up to what stopped it */
+            at += error == 0 ? (uintptr_t)cont.range.len : (uintptr_t)cont.mapped;
+            any = true;
+        } else if (error == EEXIST) {
             shim_uffd_wake(uffd, (void *)at, page);
             at += page;
-        } else if (error != EAGAIN) /* EAGAIN: the address space is being changed by another thread */
-            return error == EFAULT ? -ENOENT : -error;
+            any = true;
+        } else if (error == ENOENT && step > page)
+            step =
+                page; /* it isn't one mapping any more: the engine has unmapped a part of it, or changed its protection */
+        else if (error == ENOENT)
+            at += page;           /* this page isn't there to be mapped */
+        else if (error != EAGAIN) /* EAGAIN: the address space is being changed by another thread */
+            return -error;
     }
-    return 0;
+    return any ? 0 : -ENOENT;
 }
 
-int shim_uffd_protect(const struct shim_uffd *uffd, void *address, size_t bytes, bool read_only)
+static int protect_once(const struct shim_uffd *uffd, uintptr_t at, size_t bytes, bool read_only)
 {
-    struct uffdio_writeprotect protect = {.range = {.start = (uintptr_t)address, .len = bytes},
+    struct uffdio_writeprotect protect = {.range = {.start = at, .len = bytes},
                                           .mode = read_only ? UFFDIO_WRITEPROTECT_MODE_WP : 0};
     while (ioctl(uffd->fd, UFFDIO_WRITEPROTECT, &protect))
         if (errno != EAGAIN)
@@ -178,9 +184,24 @@ int shim_uffd_protect(const struct shim_uffd *uffd, void *address, size_t bytes,
     return 0;
 }
 
+int shim_uffd_protect(const struct shim_uffd *uffd, void *address, size_t bytes, bool read_only)
+{
+    int error = protect_once(uffd, (uintptr_t)address, bytes, read_only);
+    if (error != -ENOENT)
+        return error;
+    size_t page = (size_t)sysconf(_SC_PAGESIZE); /* a part of it is unmapped: the pages that are there */
+    for (size_t at = 0; at < bytes; at += page) {
+        error = protect_once(uffd, (uintptr_t)address + at, page, read_only);
+        if (error && error != -ENOENT)
+            return error;
+    }
+    return 0;
+}
+
 int shim_uffd_zap(void *address, size_t bytes)
 {
-    return madvise(address, bytes, MADV_DONTNEED) ? -errno : 0;
+    /* ENOMEM: a part isn't mapped; the rest is done. */
+    return madvise(address, bytes, MADV_DONTNEED) && errno != ENOMEM ? -errno : 0;
 }
 
 int shim_uffd_poison(const struct shim_uffd *uffd, void *address, size_t bytes)

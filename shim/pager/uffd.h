@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * userfaultfd(2) over shared memory: what the pager needs of it, with what this kernel and this user can have. A "view" is a
- * shared mapping of a memfd that was registered; [address, address + bytes) are whole pages of one. Thread-safe. */
+ * shared mapping of a memfd that was registered; [address, address + bytes) are whole pages of one, of which the engine may have
+ * unmapped some: those are passed over. Thread-safe. */
 #ifndef SHIM_PAGER_UFFD_H
 #define SHIM_PAGER_UFFD_H
 

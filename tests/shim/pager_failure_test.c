@@ -283,6 +283,28 @@ START_TEST(suspend_that_takes_long_goes_on)
 }
 END_TEST
 
+/* What is taken out of the alias lies within it, also where another range was before. */
+START_TEST(a_range_begins_with_nothing_of_the_last)
+{
+    struct shim_pager_config config = pager_config(8 * MIB, &said);
+    open_or_skip(&pager, &config);
+    for (int round = 0; round < 20; round++) {
+        size_t bytes = round % 2 ? 9 * MIB : 40 * MIB;
+        ck_assert_int_eq(shim_pager_map(pager, NULL, bytes, 0, (void **)&base), 0);
+        fill_words((uint64_t *)(void *)base, bytes, 0);
+        for (size_t at = 0; at < bytes; at += MIB) {
+            ck_assert_uint_eq(((uint64_t *)(void *)base)[at / 8], word_of(at / 8, 0));
+            shim_pager_lock(pager);
+            const struct shim_range *range = &pager->ranges[0];
+            ck_assert(range->n_in_alias == 0 || range->alias_end <= range->n_chunks);
+            shim_pager_unlock(pager);
+        }
+        ck_assert_int_eq(shim_pager_unmap(pager, base, false), 0);
+    }
+    shim_pager_close(&pager);
+}
+END_TEST
+
 int main(void)
 {
     TCase *tests = tcase_create("pager in trouble");
@@ -298,5 +320,6 @@ int main(void)
     tcase_add_test(tests, suspend_gives_all_back_and_touches_wait);
     tcase_add_test(tests, suspend_that_finds_no_room_changes_nothing);
     tcase_add_test(tests, suspend_that_takes_long_goes_on);
+    tcase_add_test(tests, a_range_begins_with_nothing_of_the_last);
     return run_suite("pager_failure", tests);
 }

@@ -38,7 +38,7 @@ static bool fails(enum call call)
     type __wrap_##name parameters                                                                                      \
     {                                                                                                                  \
         if (fails(call)) {                                                                                             \
-            errno = ENOMEM;                                                                                            \
+            errno = call == MADVISE ? EINVAL : ENOMEM; /* ENOMEM of madvise: a part isn't mapped */                    \
             return failed;                                                                                             \
         }                                                                                                              \
         return __real_##name arguments;                                                                                \
