@@ -291,7 +291,7 @@ def case_stories(swap_dir):
     token_bytes = 5 * 4 * 8 * 2 * 2  # layers, heads, dimensions, K and V, f16
     bench = Bench(model, token_bytes, swap_dir)
     operations = [f"take:{seq}:{seq * 100}:300" for seq in range(4)] + ["go:0:50", "go:3:50", "all:8", "go:0:16"]
-    for options in (["--threads=1"], ["--threads=2", "--unified"]):
+    for options in ([], ["--unified"]):
         plain = bench.plain(operations, SMALL, *options)
         for share in (100, 25):
             budget = max(taken(token_bytes, [400] * 4) * share // 100, 64 * 4096)
