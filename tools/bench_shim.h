@@ -30,6 +30,7 @@ struct shim_options {
 /* What one round gave; 0: not measured. Seconds but where it says otherwise. */
 struct shim_round {
     double fits_tokens_per_s[N_RUNNERS];
+    double fits_cpu[N_RUNNERS];     /* of a token, all threads */
     double first_token[N_RUNNERS];  /* after a switch to a conversation that has been away */
     double second_token[N_RUNNERS]; /* mean of those after it */
     double short_token[N_RUNNERS];  /* with three quarters of the conversation's memory */

@@ -33,6 +33,11 @@ static double fits_ratio(const struct shim_bench *bench, const struct shim_round
     return round->fits_tokens_per_s[runner] / round->fits_tokens_per_s[RUN_PLAIN];
 }
 
+static double fits_cpu_ratio(const struct shim_bench *bench, const struct shim_round *round, enum shim_runner runner)
+{
+    return round->fits_cpu[runner] / round->fits_cpu[RUN_PLAIN];
+}
+
 static double first_ms(const struct shim_bench *bench, const struct shim_round *round, enum shim_runner runner)
 {
     return round->first_token[runner] * 1e3;
@@ -105,12 +110,14 @@ void shim_bench_print_json(const struct shim_bench *bench)
     for (enum shim_runner runner = RUN_SHIM; runner < N_RUNNERS; runner++)
         json_object_set_new(memory, runner_names[runner], json_integer((json_int_t)bench->memory_bytes[runner]));
     json_t *root = json_pack(
-        "{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
+        "{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, "
+        "s:o}",
         "bench", "shim", "rounds", (json_int_t)bench->options.n_rounds, "conversation_bytes",
         (json_int_t)bench->options.bytes, "threads", (json_int_t)bench->options.n_threads, "chunk_bytes",
         (json_int_t)bench->options.chunk, "budget_one_bytes", (json_int_t)bench->budget_one, "budget_short_bytes",
         (json_int_t)bench->budget_short, "fits_tokens_per_s", runners_json(bench, PART_FITS, fits), "fits_ratio",
-        spread_json(spread_over(bench, PART_FITS, fits_ratio, RUN_SHIM)), "switch_first_token_ms",
+        spread_json(spread_over(bench, PART_FITS, fits_ratio, RUN_SHIM)), "fits_cpu_time_ratio",
+        spread_json(spread_over(bench, PART_FITS, fits_cpu_ratio, RUN_SHIM)), "switch_first_token_ms",
         runners_json(bench, PART_TURNS, first_ms), "switch_later_token_ms", runners_json(bench, PART_TURNS, second_ms),
         "switch_time_to_shim", runners_json(bench, PART_TURNS, first_ratio), "switch_time_to_disk",
         runners_json(bench, PART_TURNS, first_to_disk), "memory_held_bytes", memory, "short_token_ms",
@@ -172,6 +179,9 @@ void shim_bench_print_table(const struct shim_bench *bench)
     print_spread(spread_over(bench, PART_FITS, fits, RUN_SHIM), 1);
     printf("\n  ratio       ");
     print_spread(spread_over(bench, PART_FITS, fits_ratio, RUN_SHIM), 4);
+    printf("\n  CPU time    ");
+    print_spread(spread_over(bench, PART_FITS, fits_cpu_ratio, RUN_SHIM), 4);
+    printf(" × that without");
     printf("\n\n4 conversations in turn, memory %s: the first token after a switch, and the mean of those after it\n",
            units_bytes(one, bench->budget_one));
     print_rivals(bench, PART_TURNS, first_ms, first_ratio, first_to_disk, second_ms);

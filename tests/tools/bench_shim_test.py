@@ -58,7 +58,7 @@ def all_figures_are_there(folder):
     print(answer.stdout, answer.stderr)
     check(answer.returncode == 0, answer)
     figures = json.loads(answer.stdout)
-    for name in ("fits_ratio", "disk_bytes_per_s_in_chunks", "fault_us"):
+    for name in ("fits_ratio", "fits_cpu_time_ratio", "disk_bytes_per_s_in_chunks", "fault_us"):
         check(0 < figures[name]["min"] <= figures[name]["median"] <= figures[name]["max"], name)
     for name in ("switch_first_token_ms", "short_token_ms"):
         check(figures[name]["shim"]["median"] > 0 and "skipped" in figures[name]["linux_swap"], name)
