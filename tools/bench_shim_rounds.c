@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "tools/bench_shim.h"
 #include "tools/bench_spread.h"
@@ -17,7 +18,7 @@ enum {
     LEAST_BURST = 2
 };
 
-static const char *const names[] = {"without the shim", "with the shim", "Linux swap", "a mapped file"};
+static const char *const names[] = {"without the shim", "with the shim", "with Linux swap", "with a mapped file"};
 
 static bool takes_part(const struct shim_bench *bench, enum shim_part part, enum shim_runner runner)
 {
@@ -29,8 +30,12 @@ static bool takes_part(const struct shim_bench *bench, enum shim_part part, enum
  * other failure is the bench's. */
 static int or_rival_out(struct shim_bench *bench, enum shim_part part, enum shim_runner runner, int result)
 {
-    if (result >= 0 || runner < RUN_SWAP)
+    if (result >= 0)
         return result;
+    if (runner < RUN_SWAP) {
+        fprintf(stderr, SHIM_BENCH_NAME ": the engine %s ended: %s\n", names[runner], strerrordesc_np(-result));
+        return result;
+    }
     bench->why_not[part][runner] = "the kernel killed the engine under this limit";
     return 0;
 }
@@ -98,6 +103,8 @@ static int round_fits(struct shim_bench *bench, struct shim_child *children, uin
         sums[order[i]] = reply.sum;
     }
     for (enum shim_runner runner = RUN_PLAIN; runner <= RUN_SHIM; runner++)
+        bench->n_done[PART_FITS][runner]++;
+    for (enum shim_runner runner = RUN_PLAIN; runner <= RUN_SHIM; runner++)
         round->fits_tokens_per_s[runner] = 2e9 * n_steps / (double)ns[runner];
     return compare_sums(bench, PART_FITS, sums);
 }
@@ -140,6 +147,9 @@ static int round_turns(struct shim_bench *bench, enum shim_runner runner, struct
         afters[i] = (double)(reply.ns - reply.first_ns) * 1e-9 / STEPS_AFTER;
         *sum = reply.sum;
     }
+    if (!takes_part(bench, PART_TURNS, runner))
+        return 0;
+    bench->n_done[PART_TURNS][runner]++;
     round->first_token[runner] = median(firsts, N_CONVERSATIONS);
     round->second_token[runner] = median(afters, N_CONVERSATIONS);
     uint64_t bytes = shim_child_memory(child, runner);
@@ -188,6 +198,7 @@ static int measure_short(struct shim_bench *bench, struct shim_disk *disk)
             if (result == 0)
                 result = ask(bench, PART_SHORT, runner, &children[runner], ENGINE_STEP, 0, SHORT_STEPS, &reply);
             round->short_token[runner] = (double)reply.ns * 1e-9 / SHORT_STEPS;
+            bench->n_done[PART_SHORT][runner] += takes_part(bench, PART_SHORT, runner);
             sums[runner] = reply.sum;
         }
         if (result == 0)
