@@ -211,6 +211,12 @@ size_t shim_elf_n_symbols(const struct shim_object *object)
     return (size_t)last + 1;
 }
 
+/* The kernel's own object has functions for the C library's use; dlsym doesn't look there. */
+static bool is_vdso(const char *path)
+{
+    return equal(path, "linux-vdso.so.1");
+}
+
 /* The objects of the start, from the loader's list for debuggers: others are at its end. */
 static void *find_from_start(const char *name, bool after_shim)
 {
@@ -220,7 +226,7 @@ static void *find_from_start(const char *name, bool after_shim)
             reached = true;
             continue;
         }
-        if (!reached)
+        if (!reached || is_vdso(map->l_name))
             continue;
         struct shim_object object = {.base = map->l_addr};
         read_dynamic(&object, map->l_ld);
@@ -249,7 +255,7 @@ struct search {
 static bool search_object(const struct shim_object *object, void *user)
 {
     struct search *search = user;
-    search->found = object->is_shim ? NULL : shim_elf_symbol(object, search->name);
+    search->found = object->is_shim || is_vdso(object->path) ? NULL : shim_elf_symbol(object, search->name);
     return search->found != NULL;
 }
 

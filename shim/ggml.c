@@ -77,9 +77,9 @@ static size_t least_of_cache(alloc_function real, struct ggml_context *ctx)
 SHIM_EXPORT struct ggml_backend_buffer *ggml_backend_alloc_ctx_tensors_from_buft(struct ggml_context *ctx,
                                                                                  struct ggml_backend_buffer_type *buft)
 {
-    shim_inside++;
+    shim_enter();
     alloc_function real = find_real(__builtin_return_address(0));
-    shim_inside--;
+    shim_leave();
     if (!real) {
         shim_log("no library of this process has %s", hooked);
         return NULL;

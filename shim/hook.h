@@ -16,4 +16,9 @@
 /* This thread is within a slow path of a hook: hooks that it enters meanwhile pass. A count, as slow paths nest. */
 extern SHIM_THREAD_LOCAL unsigned shim_inside;
 
+/* Around a slow path, nested or not. Allocating and freeing are no points at which a thread may be cancelled, so what the shim
+ * does there must not be one either. */
+void shim_enter(void);
+void shim_leave(void);
+
 #endif

@@ -9,7 +9,7 @@
 #define LINE_BYTES 512
 
 /* vsnprintf of integers, strings and pointers takes no memory and no lock in glibc. */
-static void write_line(const char *format, va_list args)
+static __attribute__((format(printf, 1, 0))) void write_line(const char *format, va_list args)
 {
     static const char mark[] = "kvmm: ";
     int error = errno;

@@ -33,13 +33,14 @@ static void *map_range(enum shim_managed_kind kind, void *at, size_t bytes, size
     struct shim_pager *pager = shim_pager_get();
     if (!pager || bytes > SIZE_MAX - shim_page())
         return NULL;
-    void *base;
+    void *base = NULL;
+    shim_residency_before_range();
     int error = shim_pager_map(pager, at, bytes, alignment, &base);
+    shim_residency_after_range(base, bytes);
     if (error) {
         shim_log_once(&said, "a cache of %zu bytes stays with the engine: %s", bytes, strerror(-error));
         return NULL;
     }
-    shim_residency_unlock(base, bytes);
     uintptr_t start = (uintptr_t)base;
     const struct shim_managed entry = {.kind = kind,
                                        .start = start,
@@ -57,9 +58,9 @@ static void *map_range(enum shim_managed_kind kind, void *at, size_t bytes, size
 void *shim_range_new(enum shim_managed_kind kind, void *at, size_t bytes, size_t alignment)
 {
     int error = errno;
-    shim_inside++;
+    shim_enter();
     void *base = map_range(kind, at, bytes, alignment);
-    shim_inside--;
+    shim_leave();
     errno = error;
     return base;
 }
@@ -69,9 +70,9 @@ void shim_range_note(void *address, size_t bytes)
     int error = errno;
     uintptr_t start = (uintptr_t)address;
     const struct shim_managed entry = {.kind = SHIM_TENTATIVE_MEMORY, .start = start, .end = start + bytes};
-    shim_inside++;
+    shim_enter();
     shim_managed_add(&entry);
-    shim_inside--;
+    shim_leave();
     errno = error;
 }
 
@@ -82,13 +83,14 @@ static bool adopt(const struct shim_managed *entry)
     uintptr_t start = shim_page_up(entry->start), end = shim_page_down(entry->end);
     if (!pager || start >= end)
         return false;
-    void *base;
+    void *base = NULL;
+    shim_residency_before_range();
     int error = shim_pager_map(pager, (void *)start, end - start, 0, &base);
+    shim_residency_after_range(base, end - start);
     if (error) {
         shim_log_once(&said, "a cache of %zu bytes stays with the engine: %s", (size_t)(end - start), strerror(-error));
         return false;
     }
-    shim_residency_unlock(base, end - start);
     struct shim_managed adopted = *entry;
     adopted.kind = SHIM_ADOPTED;
     adopted.range_start = adopted.base = start;
@@ -104,11 +106,11 @@ static bool adopt(const struct shim_managed *entry)
 bool shim_range_adopt(const struct shim_managed *entry)
 {
     int error = errno;
-    shim_inside++;
+    shim_enter();
     bool ok = adopt(entry);
     if (!ok)
         shim_managed_remove(entry->start);
-    shim_inside--;
+    shim_leave();
     errno = error;
     return ok;
 }
@@ -118,13 +120,13 @@ bool shim_range_end(const struct shim_managed *entry)
     if (entry->kind != SHIM_TENTATIVE_MEMORY && shim_is_child())
         return true;
     int error = errno;
-    shim_inside++;
+    shim_enter();
     /* First the entry: after the range, the addresses may be anybody's. */
     bool ours = shim_managed_remove(entry->start);
     struct shim_pager *pager = shim_pager_opened();
     if (ours && pager && entry->kind != SHIM_TENTATIVE_MEMORY)
         shim_pager_unmap(pager, (void *)entry->base, entry->kind == SHIM_ADOPTED);
-    shim_inside--;
+    shim_leave();
     errno = error;
     return ours;
 }
@@ -135,9 +137,9 @@ bool shim_range_discard(uintptr_t start, uintptr_t end)
     if (!pager)
         return false;
     int error = errno;
-    shim_inside++;
+    shim_enter();
     bool ok = shim_pager_discard(pager, (void *)start, end - start) == 0;
-    shim_inside--;
+    shim_leave();
     errno = error;
     return ok;
 }
@@ -181,9 +183,9 @@ int shim_range_cut(const struct shim_managed *entry, uintptr_t start, uintptr_t 
         return 0;
     }
     int error = errno;
-    shim_inside++;
+    shim_enter();
     int result = cut(entry, start, end);
-    shim_inside--;
+    shim_leave();
     errno = error;
     return result;
 }

@@ -50,7 +50,7 @@ void shim_real_find(void)
 void shim_real_find_allocator(void)
 {
     struct shim_object object;
-    if (shim_elf_at((void *)own.malloc, &object) && !object.is_program) {
+    if (shim_elf_at((void *)own.malloc, &object)) {
         allocator_start = object.start;
         allocator_end = object.end;
     }

@@ -25,8 +25,9 @@ extern struct shim_real shim_real;
 
 void shim_real_find(void);
 
-/* Whether the address is code of the library that malloc comes from: its mmap is not the engine's. None is where the program
- * itself has malloc, and before shim_real_find_allocator(). */
+/* Whether the address is code of the object that malloc comes from: its mmap is not the engine's, and is called with the
+ * allocator's locks held, where nothing may be allocated. That may be the program itself. None is before
+ * shim_real_find_allocator(). */
 void shim_real_find_allocator(void);
 bool shim_real_is_allocator(const void *address);
 

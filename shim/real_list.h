@@ -38,6 +38,7 @@
     X(int, mlock2, (const void *address, size_t bytes, unsigned flags), (address, bytes, flags), -1)                   \
     X(int, munlock, (const void *address, size_t bytes), (address, bytes), -1)                                         \
     X(int, mlockall, (int flags), (flags), -1)                                                                         \
+    X(int, munlockall, (void), (), -1)                                                                                 \
     X(void *, dlsym, (void *handle, const char *name), (handle, name), NULL)
 
 #endif

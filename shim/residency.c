@@ -67,9 +67,9 @@ static int hint(uintptr_t start, uintptr_t end, enum shim_advice advice)
 {
     struct shim_pager *pager = shim_pager_opened();
     int error = errno;
-    shim_inside++;
+    shim_enter();
     int result = pager ? shim_pager_advise(pager, (void *)start, end - start, advice) : 0;
-    shim_inside--;
+    shim_leave();
     errno = error;
     return -result;
 }
@@ -116,7 +116,7 @@ SHIM_EXPORT int madvise(void *address, size_t bytes, int advice)
 
 /* ---- mlock --------------------------------------------------------------------------------------------------- */
 
-static atomic_bool locks_later; /* mlockall(MCL_FUTURE) was called */
+static atomic_int locks_later; /* flags of mlockall(), if MCL_FUTURE is among them */
 
 static int lock_other(uintptr_t start, uintptr_t end, int flags)
 {
@@ -125,12 +125,17 @@ static int lock_other(uintptr_t start, uintptr_t end, int flags)
     return result == 0 ? 0 : errno;
 }
 
-static int lock_range(uintptr_t start, uintptr_t end, int flags)
+static void say_that_it_stays_pageable(void)
 {
     static bool said;
     shim_log_once(&said,
                   "the engine locks its cache in memory, which stays pageable: to keep all of it, give it a budget "
                   "(KVMM_DEVICE_MEMORY) of its size");
+}
+
+static int lock_range(uintptr_t start, uintptr_t end, int flags)
+{
+    say_that_it_stays_pageable();
     return 0;
 }
 
@@ -168,10 +173,28 @@ SHIM_EXPORT int munlock(const void *address, size_t bytes)
     return each_part(shim_page_down(start), shim_page_up(start + bytes), 0, unlock_other, unlock_range);
 }
 
-void shim_residency_unlock(void *base, size_t bytes)
+/* For the moment, what is mapped is to be locked as it is touched. */
+void shim_residency_before_range(void)
 {
-    if (atomic_load_explicit(&locks_later, memory_order_relaxed))
+    int flags = atomic_load_explicit(&locks_later, memory_order_relaxed);
+    if (flags && !(flags & MCL_ONFAULT))
+        shim_real.mlockall(MCL_FUTURE | MCL_ONFAULT);
+}
+
+void shim_residency_after_range(void *base, size_t bytes)
+{
+    int flags = atomic_load_explicit(&locks_later, memory_order_relaxed);
+    if (flags && base) {
         shim_real.munlock(base, bytes);
+        say_that_it_stays_pageable();
+    }
+    if (flags && !(flags & MCL_ONFAULT))
+        shim_real.mlockall(flags & ~MCL_CURRENT);
+}
+
+void shim_residency_forget_in_child(void)
+{
+    atomic_store_explicit(&locks_later, 0, memory_order_relaxed);
 }
 
 static void unlock_all_ranges(void)
@@ -180,23 +203,39 @@ static void unlock_all_ranges(void)
     for (uintptr_t start = 0; shim_managed_overlap(start, UINTPTR_MAX, &entry); start = entry.end) {
         if (entry.kind != SHIM_TENTATIVE_MEMORY && entry.range_start < entry.range_end) {
             shim_real.munlock((void *)entry.range_start, entry.range_end - entry.range_start);
-            lock_range(entry.range_start, entry.range_end, 0);
+            say_that_it_stays_pageable();
         }
     }
 }
 
-/* Locked as it is touched, not at once: a range would be read in as a whole, and one that is made later would take all its
- * memory when it is mapped. */
-SHIM_EXPORT int mlockall(int flags)
+/* What is mapped now is locked as it is touched, not at once, or ranges would be read in as a whole. */
+static int lock_all_but_ranges(int flags)
 {
-    if (!shim_may_select() || shim_is_child())
-        return shim_real.mlockall(flags);
     int result = shim_real.mlockall(flags | MCL_ONFAULT);
     if (result != 0)
         return result;
-    atomic_store_explicit(&locks_later, (flags & MCL_FUTURE) != 0, memory_order_relaxed);
     int error = errno;
     unlock_all_ranges();
+    if (flags & MCL_FUTURE)
+        shim_real.mlockall(flags & ~MCL_CURRENT);
     errno = error;
     return 0;
+}
+
+SHIM_EXPORT int mlockall(int flags)
+{
+    size_t n_ranges;
+    uint64_t bytes;
+    shim_managed_count(&n_ranges, &bytes);
+    bool with_ranges = n_ranges > 0 && (flags & MCL_CURRENT) && !shim_is_child();
+    int result = with_ranges ? lock_all_but_ranges(flags) : shim_real.mlockall(flags);
+    if (result == 0)
+        atomic_store_explicit(&locks_later, flags & MCL_FUTURE ? flags : 0, memory_order_relaxed);
+    return result;
+}
+
+SHIM_EXPORT int munlockall(void)
+{
+    atomic_store_explicit(&locks_later, 0, memory_order_relaxed);
+    return shim_real.munlockall();
 }

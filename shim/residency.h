@@ -6,7 +6,12 @@
 
 #include <stddef.h>
 
-/* A new range is not to be locked by an mlockall() for what is mapped later: the pager could not take pages out then. */
-void shim_residency_unlock(void *base, size_t bytes);
+/* Around the making of a range. After mlockall() for what is mapped later, the kernel would take all its memory at once, and
+ * the pager could not take pages out of it. */
+void shim_residency_before_range(void);
+void shim_residency_after_range(void *base, size_t bytes);
+
+/* Locks are not inherited. */
+void shim_residency_forget_in_child(void);
 
 #endif

@@ -16,11 +16,23 @@
 #include "shim/managed.h"
 #include "shim/operations.h"
 #include "shim/real.h"
-#ifdef SHIM_HAVE_CUDA
+#include "shim/residency.h"
 #include "shim/cuda/cuda.h"
-#endif
 
 SHIM_THREAD_LOCAL unsigned shim_inside;
+static SHIM_THREAD_LOCAL int cancel_state; /* before the outermost shim_enter() */
+
+void shim_enter(void)
+{
+    if (shim_inside++ == 0)
+        pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
+}
+
+void shim_leave(void)
+{
+    if (--shim_inside == 0)
+        pthread_setcancelstate(cancel_state, NULL);
+}
 
 /* Written by the constructor alone, before `is_on`. */
 static struct shim_config config;
@@ -60,13 +72,13 @@ enum shim_verdict shim_ask(const char *call, size_t bytes)
 {
     if (!shim_is_on())
         return SHIM_PASS;
-    shim_inside++;
+    shim_enter();
     int error = errno;
     enum shim_verdict verdict = shim_select(call, bytes);
     if (config.select_given && shim_may_select())
         shim_control_start(); /* `kvmm ls` is to find a process whose rule selects nothing, too */
     errno = error;
-    shim_inside--;
+    shim_leave();
     return verdict;
 }
 
@@ -108,7 +120,7 @@ struct shim_pager *shim_pager_get(void)
     struct shim_pager *opened = shim_pager_opened();
     if (opened)
         return opened;
-    shim_inside++;
+    shim_enter();
     pthread_mutex_lock(&opening);
     if (!pager && !pager_failed)
         open_pager();
@@ -116,7 +128,7 @@ struct shim_pager *shim_pager_get(void)
     opened = shim_pager_opened();
     if (opened)
         shim_control_start();
-    shim_inside--;
+    shim_leave();
     return opened;
 }
 
@@ -124,14 +136,14 @@ void shim_control_start(void)
 {
     if (atomic_load_explicit(&control_tried, memory_order_relaxed) || atomic_exchange(&control_tried, true))
         return;
-    shim_inside++;
+    shim_enter();
     struct shim_control *opened = NULL;
     int error = shim_control_open(&shim_operations, &config, &opened);
     if (error)
         shim_log("there is no control socket: %s", strerror(-error));
     else
         atomic_store(&control, opened);
-    shim_inside--;
+    shim_leave();
 }
 
 /* ---- fork ---------------------------------------------------------------------------------------------------- */
@@ -154,6 +166,7 @@ static void after_fork_in_child(void)
     shim_managed_after_fork();
     pthread_mutex_unlock(&opening);
     shim_select_forget_in_child();
+    shim_residency_forget_in_child();
     struct shim_pager *parents = atomic_load(&pager);
     if (parents) {
         atomic_store(&is_on, false);
@@ -199,16 +212,24 @@ static bool read_settings(void)
     return true;
 }
 
-static bool open_cuda(void)
+static char gpu_refusal[200]; /* why the GPU side is closed; "": it isn't. Written by the constructor alone */
+
+void shim_say_gpu_refusal(void)
 {
-#ifdef SHIM_HAVE_CUDA
-    char reason[400];
-    if (shim_cuda_open(&config, reason, sizeof reason) != 0) {
-        shim_log("%s; the program runs without kvmm", reason);
-        return false;
-    }
-#endif
-    return true;
+    static bool said;
+    if (gpu_refusal[0])
+        shim_log_once(&said, "%s; a cache on a GPU stays with the engine", gpu_refusal);
+}
+
+/* What is wrong for a GPU may be right for a CPU, so it is said where a driver is used. */
+static void open_cuda(void)
+{
+    char reason[sizeof gpu_refusal] = "the GPU side of kvmm could not be opened";
+    if (shim_cuda_open(&config, reason, sizeof reason) == 0)
+        return;
+    memcpy(gpu_refusal, reason, sizeof gpu_refusal);
+    if (shim_elf_first("cuMemAlloc_v2"))
+        shim_say_gpu_refusal();
 }
 
 __attribute__((constructor)) static void start(void)
@@ -225,13 +246,15 @@ __attribute__((constructor)) static void start(void)
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
     started_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-    shim_inside++;
-    bool ready = read_settings() && open_cuda();
+    shim_enter();
+    bool ready = read_settings();
+    if (ready)
+        open_cuda();
     if (ready && pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child) != 0) {
         shim_log("no memory for a fork handler; the program runs without kvmm");
         ready = false;
     }
-    shim_inside--;
+    shim_leave();
     if (!ready)
         return;
     atomic_store_explicit(&may_select, shim_select_can(), memory_order_release);
@@ -256,7 +279,7 @@ __attribute__((destructor)) static void finish(void)
 {
     if (!atomic_load(&is_on))
         return;
-    shim_inside++;
+    shim_enter();
     struct shim_select_counts counts;
     shim_select_count(&counts);
     if (config.select_given && shim_may_select() && counts.n_seen > 0 && counts.n_selected == 0)
@@ -266,5 +289,5 @@ __attribute__((destructor)) static void finish(void)
     struct shim_pager *opened = shim_pager_opened();
     if (config.verbose && opened)
         say_figures(opened);
-    shim_inside--;
+    shim_leave();
 }

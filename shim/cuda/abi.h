@@ -15,7 +15,6 @@ typedef uint32_t cuuint32_t;
 typedef uint64_t cuuint64_t;
 typedef struct CUarray_st *CUarray;
 typedef struct CUgraphNode_st *CUgraphNode;
-typedef struct CUgreenCtx_st *CUgreenCtx;
 typedef struct CUlaunchConfig_st CUlaunchConfig;
 typedef struct CUDA_LAUNCH_PARAMS_st CUDA_LAUNCH_PARAMS;
 typedef struct CUDA_MEMSET_NODE_PARAMS_st CUDA_MEMSET_NODE_PARAMS;

@@ -111,11 +111,15 @@ void shim_cuda_context_went(CUcontext context)
     pthread_mutex_unlock(&lock);
 }
 
+#define CONTEXT_IS_DESTROYED 709 /* CUDA_ERROR_CONTEXT_IS_DESTROYED of cuda.h */
+
 static CUresult synchronize(CUcontext context)
 {
     const struct cuda_driver *cu = shim_cuda.cu;
     CUcontext popped;
     CUresult rc = SHIM_CUDA_TWICE(cu->CtxPushCurrent(context));
+    if ((int)rc == CONTEXT_IS_DESTROYED || rc == CUDA_ERROR_INVALID_CONTEXT)
+        return CUDA_SUCCESS; /* it went in a way that nobody has seen, and its work with it */
     if (rc != CUDA_SUCCESS)
         return rc;
     rc = SHIM_CUDA_TWICE(cu->CtxSynchronize());

@@ -22,6 +22,9 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 /* ---- contexts ---- */
 
+/* Green contexts are no affair of ours: the primary context, of which they are parts, waits for them too (CUDA Driver API,
+ * cuCtxSynchronize). */
+
 #define CALL(symbol, ...)                                                                                              \
     ({                                                                                                                 \
         __typeof__(&symbol) real_ = SHIM_CUDA_REAL(symbol);                                                            \
@@ -56,11 +59,6 @@ CUresult cuCtxCreate_v3(CUcontext *context, CUexecAffinityParam *affinities, int
 CUresult cuCtxCreate_v4(CUcontext *context, CUctxCreateParams *how, unsigned flags, CUdevice device)
 {
     return came(CALL(cuCtxCreate_v4, context, how, flags, device), context);
-}
-
-CUresult cuCtxFromGreenCtx(CUcontext *context, CUgreenCtx green)
-{
-    return came(CALL(cuCtxFromGreenCtx, context, green), context);
 }
 
 CUresult cuCtxDestroy_v2(CUcontext context)

@@ -16,28 +16,45 @@ struct fill {
     CUstream stream;
 };
 
-/* Makes BLANK what is cleared as a whole and not here, and brings the frames at the span's edges. */
-static int prepare(struct shim_cuda_range *range, CUdeviceptr to, size_t bytes)
+/* Frames [first, end) of those that the span covers as a whole. */
+struct covered {
+    uint32_t first, end;
+};
+
+static struct covered covered_by(const struct shim_cuda_range *range, CUdeviceptr to, size_t bytes)
 {
-    uint32_t first = 0, over = shim_cuda_frames_over(range, to, bytes, &first);
-    uint32_t inner = 0, n = shim_cuda_frames_within(range, to, bytes, &inner);
-    for (uint32_t f = first; f < first + over; f++) {
-        struct shim_cuda_frame *frame = &range->frames[f];
-        if (frame->state == SHIM_RESIDENT)
-            continue;
-        if (shim_cuda_capturing() || f < inner || f >= inner + n) {
-            shim_cuda_frame_promise(range, frame, false);
+    struct covered covered = {0, 0};
+    if (!shim_cuda_capturing())
+        covered.end = shim_cuda_frames_within(range, to, bytes, &covered.first);
+    covered.end += covered.first;
+    return covered;
+}
+
+/* Brings what the span touches and does not cover: the frames at its edges. */
+static int bring_edges(struct shim_cuda_range *range, CUdeviceptr to, size_t bytes, struct covered covered)
+{
+    uint32_t first = 0, n = shim_cuda_frames_over(range, to, bytes, &first);
+    for (uint32_t f = first; f < first + n; f++) {
+        if (range->frames[f].state != SHIM_RESIDENT && (f < covered.first || f >= covered.end))
             shim_cuda_mark(range, f);
-            continue;
-        }
-        if (frame->state == SHIM_AWAY)
-            shim_cuda_slot_give(&frame->slot);
-        shim_cuda_frame_set(range, frame, SHIM_BLANK);
     }
     return shim_cuda_bring();
 }
 
-/* Fills what of the span is on the device. */
+/* What is covered and not on the device is zero from now on. */
+static void blank(struct shim_cuda_range *range, struct covered covered)
+{
+    for (uint32_t f = covered.first; f < covered.end; f++) {
+        struct shim_cuda_frame *frame = &range->frames[f];
+        if (frame->state == SHIM_AWAY)
+            shim_cuda_slot_give(&frame->slot);
+        if (frame->state != SHIM_RESIDENT)
+            shim_cuda_frame_set(range, frame, SHIM_BLANK);
+    }
+}
+
+/* Fills what of the span is on the device, in as many calls as it has runs of frames there. If the driver refuses one, those
+ * before it have been filled. */
 static CUresult fill_resident(const struct shim_cuda_range *range, CUdeviceptr to, size_t bytes,
                               const struct fill *fill)
 {
@@ -70,9 +87,12 @@ static CUresult clear(struct shim_cuda_range *range, CUdeviceptr to, size_t byte
     if (range->n_missing || range->tentative) {
         shim_cuda_lock();
         shim_cuda_range_decide(range, to == shim_cuda_base(range) && bytes >= range->bytes);
-        rc = shim_cuda_result(prepare(range, to, bytes));
+        struct covered covered = covered_by(range, to, bytes);
+        rc = shim_cuda_result(bring_edges(range, to, bytes, covered));
         if (rc == CUDA_SUCCESS)
             rc = fill_resident(range, to, bytes, fill);
+        if (rc == CUDA_SUCCESS)
+            blank(range, covered);
         shim_cuda_unlock();
     } else {
         rc = fill->put(fill, to, bytes);

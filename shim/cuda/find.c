@@ -50,7 +50,15 @@ static const char *library_name(void)
     return name && *name ? name : SYSTEM_LIBRARY;
 }
 
-/* By cuGetProcAddress, whose answers the hooks' are compared with; by the symbol where the driver is older than that. */
+static void *as_pointer(void (*function)(void))
+{
+    void *pointer;
+    memcpy(&pointer, &function, sizeof pointer);
+    return pointer;
+}
+
+/* By cuGetProcAddress, whose answers the engine's are compared with; by the symbol where the driver is older than that, or
+ * where its table is bound to the hooks (a stand-in that was linked without -Bsymbolic). */
 static void *find_function(void *library, get_proc_v1 *v1, get_proc_v2 *v2, const struct shim_cuda_hook_info *hook)
 {
     void *function = NULL;
@@ -60,7 +68,8 @@ static void *find_function(void *library, get_proc_v1 *v1, get_proc_v2 *v2, cons
         rc = v2(hook->name, &function, hook->version, hook->form, &found);
     else if (v1)
         rc = v1(hook->name, &function, hook->version, hook->form);
-    bool good = rc == CUDA_SUCCESS && found == CU_GET_PROC_ADDRESS_SUCCESS && function;
+    bool good =
+        rc == CUDA_SUCCESS && found == CU_GET_PROC_ADDRESS_SUCCESS && function && function != as_pointer(hook->hook);
     return good ? function : shim_cuda_find_symbol(library, hook->symbol);
 }
 
@@ -100,13 +109,6 @@ const struct cuda_driver *shim_cuda_driver(char reason[CUDA_DRIVER_REASON])
     enum cuda_driver_status status = cuda_driver_get(&driver, reason);
     shim_inside--;
     return status == CUDA_DRIVER_OK ? driver : NULL;
-}
-
-static void *as_pointer(void (*function)(void))
-{
-    void *pointer;
-    memcpy(&pointer, &function, sizeof pointer);
-    return pointer;
 }
 
 /* ---- what the engine is answered ---- */

@@ -36,7 +36,6 @@
         (CUcontext * context, CUexecAffinityParam * affinities, int n, unsigned flags, CUdevice device))               \
     OWN(cuCtxCreate_v4, cuCtxCreate, 12050,                                                                            \
         (CUcontext * context, CUctxCreateParams * how, unsigned flags, CUdevice device))                               \
-    OWN(cuCtxFromGreenCtx, cuCtxFromGreenCtx, 12040, (CUcontext * context, CUgreenCtx green))                          \
     OWN(cuCtxDestroy_v2, cuCtxDestroy, 4000, (CUcontext context))                                                      \
     OWN(cuDevicePrimaryCtxRetain, cuDevicePrimaryCtxRetain, 7000, (CUcontext * context, CUdevice device))              \
     OWN(cuDevicePrimaryCtxRelease, cuDevicePrimaryCtxRelease, 7000, (CUdevice device))                                 \

@@ -13,7 +13,8 @@
 #include "shim/select.h"
 #include "shim/start.h"
 
-#define LONG_NS (3600u * 1000000000ull)
+#define LONG_NS    (3600u * 1000000000ull)
+#define CAPTURE_NS 1000000000ull /* that the end of a context waits for captures */
 
 /* ---- making ---- */
 
@@ -128,7 +129,8 @@ CUresult shim_cuda_free(CUdeviceptr ptr)
         return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED; /* the driver's own cuMemFree says so, too */
     if (shim_cuda_drain(shim_cuda_now_ns() + LONG_NS, &rc, reason, sizeof reason)) {
         rc = rc == CUDA_SUCCESS ? CUDA_ERROR_UNKNOWN : rc;
-        shim_log_once(&said, "a cache can't be freed: %s", reason);
+        if (rc != CUDA_ERROR_DEINITIALIZED) /* the process ends, and CUDA is gone already */
+            shim_log_once(&said, "a cache can't be freed: %s", reason);
     } else {
         shim_cuda_lock();
         if (shim_cuda_base(range) != ptr)
@@ -150,9 +152,12 @@ void shim_cuda_free_context(CUcontext context)
     struct shim_cuda_place place;
     char reason[CUDA_DRIVER_REASON];
     CUresult rc;
-    if (shim_cuda.n_ranges == 0 || !shim_cuda_gate_drain_begin(shim_cuda_now_ns() + LONG_NS))
+    if (shim_cuda.n_ranges == 0)
         return;
-    (void)shim_cuda_drain(shim_cuda_now_ns() + LONG_NS, &rc, reason, sizeof reason);
+    /* A capture that goes on now goes with a context, and nothing of it runs. */
+    bool drains = shim_cuda_gate_drain_begin(shim_cuda_now_ns() + CAPTURE_NS);
+    if (drains)
+        (void)shim_cuda_drain(shim_cuda_now_ns() + LONG_NS, &rc, reason, sizeof reason);
     shim_cuda_lock();
     if (shim_cuda_place_enter(&place, context) == 0) {
         for (size_t i = 0; i < shim_cuda.n_slots; i++) {
@@ -163,7 +168,8 @@ void shim_cuda_free_context(CUcontext context)
         shim_cuda_place_leave(&place);
     }
     shim_cuda_unlock();
-    shim_cuda_gate_drain_end();
+    if (drains)
+        shim_cuda_gate_drain_end();
 }
 
 CUresult cuMemFree_v2(CUdeviceptr ptr)

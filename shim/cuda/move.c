@@ -194,6 +194,7 @@ static void keep_all(void)
             if (frame->state == SHIM_AWAY)
                 shim_cuda_slot_give(&frame->slot);
             shim_cuda_frame_set(run.range, frame, SHIM_RESIDENT);
+            shim_cuda_frame_promise(run.range, frame, false);
         }
     }
 }

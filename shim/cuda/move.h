@@ -5,7 +5,7 @@
 #ifndef SHIM_CUDA_MOVE_H
 #define SHIM_CUDA_MOVE_H
 
-/* Makes them RESIDENT: physical memory at their places, with the bytes that they had, or zeros. In one batch: memory for all
+/* Makes them RESIDENT, and promised no more: physical memory at their places, with the bytes that they had, or zeros. In one batch: memory for all
  * is made before anything is filled, so that a full device is found out first. On failure nothing has changed, but for frames
  * that can't be read back (-EBADMSG): those are LOST, and the others are as before. A LOST frame among the marked is
  * -EBADMSG at once. */

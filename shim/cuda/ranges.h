@@ -31,7 +31,8 @@ enum shim_cuda_state {
     SHIM_BLANK,    /* nowhere: it reads as zeros */
     SHIM_RESIDENT, /* physical memory is mapped at its place */
     SHIM_AWAY,     /* its bytes are in a slot of a tier */
-    SHIM_LOST      /* its bytes could not be read back; it stays so until it is cleared, freed or dropped */
+    SHIM_LOST,     /* its bytes could not be read back; it stays so until it is cleared, freed or dropped */
+    SHIM_N_STATES
 };
 
 struct shim_cuda_frame {
@@ -70,13 +71,13 @@ struct shim_cuda {
     size_t frame_bytes;           /* of all ranges; 0 until there is one */
     uint32_t next_serial;
     struct shim_cuda_range ranges[SHIM_CUDA_MAX_RANGES];
-    atomic_size_t n_slots;     /* of ranges[] that were ever used */
-    atomic_size_t n_ranges;    /* live */
-    atomic_size_t n_tentative; /* live */
-    atomic_size_t n_needed;    /* of all ranges */
-    atomic_size_t n_in[4];     /* frames in each state */
-    atomic_size_t n_in_file;   /* of those AWAY */
-    atomic_size_t peak;        /* of RESIDENT */
+    atomic_size_t n_slots;             /* of ranges[] that were ever used */
+    atomic_size_t n_ranges;            /* live */
+    atomic_size_t n_tentative;         /* live */
+    atomic_size_t n_needed;            /* of all ranges */
+    atomic_size_t n_in[SHIM_N_STATES]; /* frames */
+    atomic_size_t n_in_file;           /* of those AWAY */
+    atomic_size_t peak;                /* of RESIDENT */
     atomic_bool suspended;
     atomic_uint_least64_t n_suspends, n_resumes, suspend_ns, resume_ns;
     char why[256]; /* under the lock */

@@ -11,6 +11,7 @@
 #include "shim/cuda/gate.h"
 #include "shim/cuda/move.h"
 #include "shim/cuda/ranges.h"
+#include "shim/log.h"
 
 #define NS_PER_MS 1000000ull
 #define ADVICE_NS (60000 * NS_PER_MS) /* that a COLD or FREE waits for queued work */
@@ -28,6 +29,7 @@ static void after_fork_in_child(void)
     shim_cuda.n_ranges = 0;
     shim_cuda.n_tentative = 0;
     shim_cuda.n_needed = 0;
+    shim_cuda.suspended = false;
 }
 
 int shim_cuda_open(const struct shim_config *config, char *reason, size_t size)
@@ -174,8 +176,6 @@ static int will_need(struct shim_cuda_range *range, CUdeviceptr start, size_t by
             shim_cuda_mark(range, f);
     }
     int result = shim_cuda_bring();
-    for (uint32_t f = first; result == 0 && f < first + n; f++)
-        shim_cuda_frame_promise(range, &range->frames[f], false);
     if (result)
         snprintf(reason, size, "%s", shim_cuda.why);
     shim_cuda_unlock();
@@ -236,6 +236,18 @@ int shim_cuda_advise(void *address, size_t bytes, int advice, char *reason, size
 
 /* ---- information ---- */
 
+/* With KVMM_VERBOSE, a line at exit. */
+__attribute__((destructor)) static void say_figures(void)
+{
+    struct shim_cuda_info info;
+    if (!shim_cuda.open || !shim_cuda.config.verbose || shim_cuda.peak == 0)
+        return;
+    shim_cuda_get_info(&info);
+    shim_log("cache on the GPU: at most %.1f MiB at once; %llu suspends, %llu resumes, the last in %.3f and %.3f s",
+             (double)info.peak_bytes / (1 << 20), (unsigned long long)info.n_suspends,
+             (unsigned long long)info.n_resumes, (double)info.suspend_ns * 1e-9, (double)info.resume_ns * 1e-9);
+}
+
 void shim_cuda_get_info(struct shim_cuda_info *info)
 {
     uint64_t frame = shim_cuda.frame_bytes;
@@ -258,9 +270,29 @@ void shim_cuda_get_info(struct shim_cuda_info *info)
     info->range_bytes = info->resident_bytes + away * frame + info->blank_bytes + info->lost_bytes;
 }
 
+/* "cuda:N", or "cuda" if it is on more than one. */
+static const char *device_name(char *name, size_t size)
+{
+    CUdevice device = -1;
+    bool many = false;
+    for (size_t i = 0; i < shim_cuda.n_slots; i++) {
+        const struct shim_cuda_range *range = &shim_cuda.ranges[i];
+        if (range->end == 0)
+            continue;
+        many |= device >= 0 && device != range->device;
+        device = range->device;
+    }
+    if (many || device < 0)
+        snprintf(name, size, "cuda");
+    else
+        snprintf(name, size, "cuda:%d", device);
+    return name;
+}
+
 int shim_cuda_info(char *text, size_t size)
 {
     struct shim_cuda_info info;
+    char name[16];
     shim_cuda_get_info(&info);
     const struct {
         const char *name;
@@ -275,7 +307,7 @@ int shim_cuda_info(char *text, size_t size)
         {"resumes", info.n_resumes},     {"suspend_ns", info.suspend_ns},
         {"resume_ns", info.resume_ns},
     };
-    int error = shim_control_pair(text, size, "device", "cuda");
+    int error = shim_control_pair(text, size, "device", device_name(name, sizeof name));
     error = error ? error : shim_control_pair(text, size, "state", info.suspended ? "suspended" : "running");
     for (size_t i = 0; i < sizeof pairs / sizeof pairs[0]; i++)
         error = error ? error : shim_control_pair_number(text, size, pairs[i].name, pairs[i].value);

@@ -16,7 +16,7 @@ static struct {
     struct swap_crew *crew; /* NULL: nothing is open */
     struct swap_store *host, *file;
     CUcontext pinned_in; /* host's memory is pinned there; NULL: nowhere */
-    bool said_not_pinned;
+    bool said_not_pinned, said_no_host;
 } tiers;
 
 static atomic_uint next_generation;
@@ -54,17 +54,32 @@ static void unpin(void)
     tiers.pinned_in = NULL;
 }
 
+/* As many slots as there are frames, so that no more is pinned than can be used: at most the budget. */
+static uint32_t wanted_slots(size_t frame_bytes)
+{
+    uint64_t n = shim_cuda.config.host_memory / frame_bytes, all = 0;
+    for (int state = 0; state < SHIM_N_STATES; state++)
+        all += shim_cuda.n_in[state];
+    n = n < all ? n : all;
+    return n < UINT32_MAX ? (uint32_t)n : UINT32_MAX - 1;
+}
+
+/* More ranges have come since it was opened, and nothing is in it. */
+static bool is_outgrown(size_t frame_bytes)
+{
+    struct swap_store_info info;
+    swap_get_info(tiers.host, &info);
+    return info.n_used == 0 && info.n_slots < wanted_slots(frame_bytes);
+}
+
 static void open_host(size_t frame_bytes, uint64_t seed)
 {
-    uint64_t n = shim_cuda.config.host_memory / frame_bytes;
-    struct swap_host_config config = {.block_bytes = frame_bytes,
-                                      .n_slots = n < UINT32_MAX ? (uint32_t)n : UINT32_MAX - 1,
-                                      .checksum_seed = seed,
-                                      .crew = tiers.crew};
-    int rc = n ? swap_host_open(&config, &tiers.host) : 0;
+    struct swap_host_config config = {
+        .block_bytes = frame_bytes, .n_slots = wanted_slots(frame_bytes), .checksum_seed = seed, .crew = tiers.crew};
+    int rc = config.n_slots ? swap_host_open(&config, &tiers.host) : 0;
     if (rc)
-        shim_log("no host memory for the cache: %llu bytes can't be had",
-                 (unsigned long long)shim_cuda.config.host_memory);
+        shim_log_once(&tiers.said_no_host, "no host memory for the cache: %u frames of %zu bytes can't be had",
+                      config.n_slots, frame_bytes);
 }
 
 static void open_file(size_t frame_bytes, uint64_t seed)
@@ -84,13 +99,18 @@ static void open_file(size_t frame_bytes, uint64_t seed)
 
 int shim_cuda_tiers_open(size_t frame_bytes)
 {
+    uint64_t seed = shim_cuda_now_ns() ^ (uint64_t)getpid() << 40;
     if (!tiers.crew) {
-        uint64_t seed = shim_cuda_now_ns() ^ (uint64_t)getpid() << 40;
         if (swap_crew_open(CREW_THREADS, &tiers.crew))
             return shim_cuda_why(-EIO, "threads for transfers can't be started");
-        open_host(frame_bytes, seed);
         open_file(frame_bytes, seed);
     }
+    if (tiers.host && is_outgrown(frame_bytes)) {
+        unpin();
+        swap_close(&tiers.host);
+    }
+    if (!tiers.host)
+        open_host(frame_bytes, seed);
     if (!tiers.host && !tiers.file) {
         shim_cuda_tiers_close();
         return shim_cuda_why(-ENOSPC, "there is neither host memory (KVMM_HOST_MEMORY) nor a swap file (KVMM_SWAP_DIR) "

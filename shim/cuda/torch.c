@@ -50,7 +50,7 @@ __attribute__((visibility("default"))) void kvmm_torch_free(void *address, ptrdi
 {
     static bool said;
     CUresult rc = address ? shim_cuda_free((uintptr_t)address) : CUDA_SUCCESS;
-    if (rc != CUDA_SUCCESS)
+    if (rc != CUDA_SUCCESS && rc != CUDA_ERROR_DEINITIALIZED)
         shim_log_once(&said, "kvmm_torch_free: %p of device %d could not be freed: CUDA error %d", address, device,
                       (int)rc);
 }

@@ -101,10 +101,8 @@ static int bring_spans(const struct shim_cuda_span *spans, size_t n)
             uint32_t first = 0, frames = shim_cuda_frames_over(range, spans[i].start, spans[i].bytes, &first);
             shim_cuda_range_decide(range, false);
             for (uint32_t f = first; f < first + frames; f++) {
-                if (range->frames[f].state != SHIM_RESIDENT) {
-                    shim_cuda_frame_promise(range, &range->frames[f], false); /* it is in use */
+                if (range->frames[f].state != SHIM_RESIDENT)
                     shim_cuda_mark(range, f);
-                }
             }
         }
     }

@@ -39,3 +39,23 @@ void shim_test_get_totals(uint64_t *n_ranges, uint64_t *n_frames)
     }
     shim_cuda_unlock();
 }
+
+struct shim_cuda_spans shim_test_spans_2d(const CUDA_MEMCPY2D *copy)
+{
+    return shim_cuda_spans_2d(copy);
+}
+
+struct shim_cuda_spans shim_test_spans_3d(const CUDA_MEMCPY3D *copy)
+{
+    return shim_cuda_spans_3d(copy);
+}
+
+struct shim_cuda_spans shim_test_spans_peer(const CUDA_MEMCPY3D_PEER *copy)
+{
+    return shim_cuda_spans_peer(copy);
+}
+
+struct shim_cuda_span shim_test_span_rows(CUdeviceptr at, size_t pitch, size_t width, size_t height)
+{
+    return shim_cuda_span_rows(at, pitch, width, height);
+}

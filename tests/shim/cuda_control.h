@@ -9,6 +9,7 @@
 #include <stdbool.h>
 
 #include "shim/cuda/cuda.h"
+#include "shim/cuda/touch.h"
 
 #define SHIM_TEST_FUNCTIONS(F)                                                                                         \
     F(int, suspend, (uint32_t wait_ms, char *reason, size_t size))                                                     \
@@ -16,7 +17,11 @@
     F(int, advise, (void *address, size_t bytes, int advice, char *reason, size_t size))                               \
     F(void, get_info, (struct shim_cuda_info * info))                                                                  \
     F(void, set_swap_faults, (const struct swap_faults *faults))                                                       \
-    F(void, get_totals, (uint64_t * n_ranges, uint64_t * n_frames))
+    F(void, get_totals, (uint64_t * n_ranges, uint64_t * n_frames))                                                    \
+    F(struct shim_cuda_spans, spans_2d, (const CUDA_MEMCPY2D *copy))                                                   \
+    F(struct shim_cuda_spans, spans_3d, (const CUDA_MEMCPY3D *copy))                                                   \
+    F(struct shim_cuda_spans, spans_peer, (const CUDA_MEMCPY3D_PEER *copy))                                            \
+    F(struct shim_cuda_span, span_rows, (CUdeviceptr at, size_t pitch, size_t width, size_t height))
 
 #define F(type, name, params) __attribute__((visibility("default"))) type shim_test_##name params;
 SHIM_TEST_FUNCTIONS(F)

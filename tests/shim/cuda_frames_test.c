@@ -205,6 +205,89 @@ START_TEST(a_budget_holds)
 }
 END_TEST
 
+/* ---- spans ---- */
+
+/* The first and the last byte that a copy of so many rows and layers touches, one by one. */
+static struct shim_cuda_span touched(CUdeviceptr at, size_t pitch, size_t rows, const size_t from[3],
+                                     const size_t extent[3])
+{
+    CUdeviceptr low = UINT64_MAX, high = 0;
+    for (size_t z = from[2]; z < from[2] + extent[2]; z++) {
+        for (size_t y = from[1]; y < from[1] + extent[1]; y++) {
+            for (size_t x = from[0]; x < from[0] + extent[0]; x++) {
+                CUdeviceptr byte = at + (z * rows + y) * pitch + x;
+                low = byte < low ? byte : low;
+                high = byte > high ? byte : high;
+            }
+        }
+    }
+    return high ? (struct shim_cuda_span){low, high - low + 1} : (struct shim_cuda_span){0};
+}
+
+static void expect_span(struct shim_cuda_span is, struct shim_cuda_span expected)
+{
+    ck_assert_uint_eq(is.start, expected.start);
+    ck_assert_uint_eq(is.bytes, expected.bytes);
+}
+
+START_TEST(copies_of_rows_and_layers_touch_from_their_first_to_their_last_byte)
+{
+    shim_test_find(&engine.shim);
+    const CUdeviceptr at = 0x700000000, other = 0x800000000;
+    for (size_t i = 0; i < 3 * 3 * 3 * 3 * 2; i++) {
+        const size_t from[3] = {i % 3 * 5, i / 3 % 3, i % 2}, extent[3] = {i / 9 % 3 * 7, i / 27 % 3, 1 + i / 81 % 2};
+        const size_t flat_from[3] = {from[0], from[1], 0}, flat[3] = {extent[0], extent[1], 1}, zero[3] = {0, 0, 0};
+        CUDA_MEMCPY2D two = {.srcXInBytes = from[0],
+                             .srcY = from[1],
+                             .srcMemoryType = CU_MEMORYTYPE_UNIFIED,
+                             .srcDevice = at,
+                             .srcPitch = 40,
+                             .dstMemoryType = CU_MEMORYTYPE_DEVICE,
+                             .dstDevice = other,
+                             .dstPitch = 64,
+                             .WidthInBytes = extent[0],
+                             .Height = extent[1]};
+        struct shim_cuda_spans spans = engine.shim.spans_2d(&two);
+        expect_span(spans.of[0], touched(other, 64, 0, zero, flat));
+        expect_span(spans.of[1], touched(at, 40, 0, flat_from, flat));
+        two.dstMemoryType = CU_MEMORYTYPE_HOST;
+        two.srcMemoryType = CU_MEMORYTYPE_ARRAY;
+        spans = engine.shim.spans_2d(&two);
+        ck_assert_uint_eq(spans.of[0].bytes + spans.of[1].bytes, 0);
+        CUDA_MEMCPY3D three = {.srcMemoryType = CU_MEMORYTYPE_HOST,
+                               .dstXInBytes = from[0],
+                               .dstY = from[1],
+                               .dstZ = from[2],
+                               .dstMemoryType = CU_MEMORYTYPE_UNIFIED,
+                               .dstDevice = at,
+                               .dstPitch = 48,
+                               .dstHeight = 6,
+                               .WidthInBytes = extent[0],
+                               .Height = extent[1],
+                               .Depth = extent[2]};
+        spans = engine.shim.spans_3d(&three);
+        expect_span(spans.of[0], touched(at, 48, 6, from, extent));
+        ck_assert_uint_eq(spans.of[1].bytes, 0);
+        CUDA_MEMCPY3D_PEER peer = {.srcXInBytes = from[0],
+                                   .srcY = from[1],
+                                   .srcZ = from[2],
+                                   .srcMemoryType = CU_MEMORYTYPE_DEVICE,
+                                   .srcDevice = at,
+                                   .srcPitch = 32,
+                                   .srcHeight = 5,
+                                   .dstMemoryType = CU_MEMORYTYPE_ARRAY,
+                                   .WidthInBytes = extent[0],
+                                   .Height = extent[1],
+                                   .Depth = extent[2]};
+        spans = engine.shim.spans_peer(&peer);
+        expect_span(spans.of[1], touched(at, 32, 5, from, extent));
+        ck_assert_uint_eq(spans.of[0].bytes, 0);
+        expect_span(engine.shim.span_rows(at, 100, extent[0], extent[1]), touched(at, 100, 0, zero, flat));
+    }
+    ck_assert_uint_eq(engine.shim.spans_2d(NULL).of[0].bytes, 0);
+}
+END_TEST
+
 /* ---- other allocations ---- */
 
 /* meson.build: KVMM_SELECT=cleared:1M. */
@@ -251,12 +334,19 @@ START_TEST(what_torch_allocates_is_the_cache)
     ck_assert_uint_eq(engine_info().n_ranges, 0);
     ck_assert_ptr_null(torch_malloc(0, 0, NULL));
     ck_assert_ptr_null(torch_malloc((ptrdiff_t)CACHE, 1, NULL)); /* not the current device */
-    void *small = torch_malloc(512, 0, NULL), *cache = torch_malloc((ptrdiff_t)CACHE, 0, NULL);
-    ck_assert(small && cache);
+    void *small = torch_malloc(512, 0, NULL);
+    ck_assert_ptr_nonnull(small);
+    launch((uintptr_t)small, 0, 64, 0, 1);
+    engine_suspend();
+    ck_assert_uint_eq(engine_info().host_bytes, FRAME);
+    engine_resume();
+    void *cache = torch_malloc((ptrdiff_t)CACHE, 0, NULL);
+    ck_assert_ptr_nonnull(cache);
     launch((uintptr_t)cache, 0, CACHE_WORDS, 0, 1);
     ck_assert_uint_eq(resident(), N_FRAMES + 1);
     engine_suspend();
     ck_assert_uint_eq(engine_usage().handles, 0);
+    ck_assert_uint_eq(engine_info().host_bytes, 11 * FRAME); /* host memory has grown with the cache, to its budget */
     engine_resume();
     engine_expect((uintptr_t)cache, 0, CACHE_WORDS, 1);
     torch_free(cache, (ptrdiff_t)CACHE, 0, NULL);
@@ -293,6 +383,7 @@ int main(void)
         cold_frames_leave_and_stay_away_until_they_are_needed,
         free_frames_cost_nothing_until_they_are_needed,
         bad_advice_is_refused,
+        copies_of_rows_and_layers_touch_from_their_first_to_their_last_byte,
         NULL,
     };
     const struct {

@@ -7,8 +7,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include "shim/include/kvmm/shim.h"
 #include "swap/backend.h"
 #include "tests/shim/cuda_engine.h"
 #include "tests/support/scale.h"
@@ -255,6 +257,32 @@ START_TEST(what_was_not_freed_goes_with_its_context)
 }
 END_TEST
 
+/* CUDA does not live on in a child; but what the child calls at its end must not wait for the parent's resume. */
+START_TEST(a_forked_child_waits_for_nobody)
+{
+    int status = -1;
+    engine_start(ENGINE_DLSYM);
+    CUdeviceptr cache = engine_cache(), other;
+    struct engine_step step = {cache, 0, CACHE_WORDS, 0, 1};
+    launch_all(cache, 0, 1);
+    engine_suspend();
+    pid_t child = fork();
+    if (child == 0) {
+        bool good = engine_launch(&step, NULL) == CUDA_ERROR_NOT_INITIALIZED &&
+                    engine.cu.free(cache) == CUDA_ERROR_NOT_INITIALIZED &&
+                    engine.cu.release(0) == CUDA_ERROR_NOT_INITIALIZED &&
+                    engine_alloc(&other, CACHE) == CUDA_ERROR_NOT_INITIALIZED && !engine_info().suspended;
+        _exit(good ? 0 : 1);
+    }
+    ck_assert_int_eq(waitpid(child, &status, 0), child);
+    ck_assert_int_eq(status, 0);
+    engine_resume();
+    engine_expect(cache, 0, CACHE_WORDS, 1);
+    OK(engine.cu.free(cache));
+    engine_end();
+}
+END_TEST
+
 /* ---- work that does not end, captures ---- */
 
 START_TEST(a_suspend_that_waits_too_long_changes_nothing)
@@ -334,14 +362,19 @@ START_TEST(a_suspend_waits_for_the_end_of_a_capture_and_graphs_run_after_a_resum
     engine_start(ENGINE_GET_THREAD);
     CUdeviceptr cache = engine_cache(), second = engine_cache();
     OK(engine.cu.stream_create(&stream, 1));
-    OK(engine.cu.begin_capture(stream, CU_STREAM_CAPTURE_MODE_GLOBAL));
     struct engine_step step = {cache, 0, CACHE_WORDS, 0, 1};
+    void *memory = (void *)(uintptr_t)second; /* NOLINT(performance-no-int-to-ptr) */
+    OK(engine.cu.fill(second, 1, CACHE));
+    ck_assert_int_eq(engine.shim.advise(memory, CACHE, KVMM_COLD, reason, sizeof reason), 0);
+    OK(engine.cu.begin_capture(stream, CU_STREAM_CAPTURE_MODE_GLOBAL));
+    ck_assert_int_eq(engine.shim.advise(memory, CACHE / 2, KVMM_WILLNEED, reason, sizeof reason),
+                     0);                               /* spoils nothing */
     OK(engine.cu.fill_async(cache, 0, CACHE, stream)); /* is not left out: it runs at each launch */
     OK(engine_launch(&step, stream));
     OK(engine.cu.on_device_async(second, cache, CACHE, stream));
     ck_assert_int_eq(engine.shim.suspend(50, reason, sizeof reason), -ETIMEDOUT);
     ck_assert_msg(strstr(reason, "captures") != NULL, "%s", reason);
-    ck_assert_int_eq(engine.shim.advise((void *)(uintptr_t)cache, CACHE, 1, reason, sizeof reason), -EBUSY);
+    ck_assert_int_eq(engine.shim.advise(memory, CACHE, KVMM_COLD, reason, sizeof reason), -EBUSY);
     FAILS(engine.cu.free(second), CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
     OK(engine.cu.end_capture(stream, &graph));
     OK(engine.cu.instantiate(&exec, graph, 0));
@@ -489,6 +522,48 @@ START_TEST(a_disk_that_refuses_writes_leaves_the_engine_as_it_was)
 }
 END_TEST
 
+/* ---- from outside ---- */
+
+/* Runs `kvmm COMMAND PID …` on this process; its exit status. */
+static int kvmm(const char *command, const char *more)
+{
+    char line[512];
+    snprintf(line, sizeof line, "LD_PRELOAD= %s %s %d %s", getenv("KVMM_TOOL"), command, (int)getpid(), more);
+    int status = system(line);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+/* `kvmm ls` names this process with a cache on a GPU. */
+static int kvmm_lists_a_gpu(void)
+{
+    char line[512];
+    snprintf(line, sizeof line, "LD_PRELOAD= %s ls | grep -w %d | grep -q cuda:0", getenv("KVMM_TOOL"), (int)getpid());
+    int status = system(line);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+/* meson.build: KVMM_TOOL. */
+START_TEST(the_commands_reach_an_engine)
+{
+    char span[64];
+    engine_start(ENGINE_GET_12);
+    CUdeviceptr cache = engine_cache();
+    launch_all(cache, 0, 1);
+    ck_assert_int_eq(kvmm("suspend", "--wait 20000"), 0);
+    ck_assert(engine_info().suspended);
+    ck_assert_uint_eq(engine_usage().handles, 0);
+    ck_assert_int_eq(kvmm("resume", ""), 0);
+    ck_assert(!engine_info().suspended);
+    snprintf(span, sizeof span, "%#llx %zu cold", cache, 2 * FRAME);
+    ck_assert_int_eq(kvmm("advise", span), 0);
+    ck_assert_uint_eq(engine_usage().handles, N_FRAMES - 2);
+    engine_expect(cache, 0, CACHE_WORDS, 1);
+    ck_assert_int_eq(kvmm_lists_a_gpu(), 0);
+    OK(engine.cu.free(cache));
+    engine_end();
+}
+END_TEST
+
 /* Which tests an environment is for: TEST_ENVIRONMENT. */
 int main(void)
 {
@@ -498,6 +573,8 @@ int main(void)
     tcase_set_timeout(tcase, 120);
     if (text && strcmp(text, "fail") == 0) {
         tcase_add_test(tcase, with_fail_a_call_on_a_suspended_cache_fails_and_may_be_made_again);
+    } else if (text && strcmp(text, "control") == 0) {
+        tcase_add_test(tcase, the_commands_reach_an_engine);
     } else if (text && strcmp(text, "no swap") == 0) {
         tcase_add_test(tcase, a_cache_that_fits_nowhere_stays);
     } else {
@@ -505,6 +582,7 @@ int main(void)
         tcase_add_test(tcase, a_launch_waits_for_the_resume_and_other_work_does_not);
         tcase_add_test(tcase, a_suspended_cache_can_be_freed);
         tcase_add_test(tcase, what_was_not_freed_goes_with_its_context);
+        tcase_add_test(tcase, a_forked_child_waits_for_nobody);
         tcase_add_test(tcase, a_suspend_that_waits_too_long_changes_nothing);
         tcase_add_test(tcase, a_suspend_waits_for_calls_that_are_in_the_driver);
         tcase_add_test(tcase, a_suspend_waits_for_the_end_of_a_capture_and_graphs_run_after_a_resume);

@@ -386,18 +386,24 @@ START_TEST(calls_may_reach_over_the_cache_and_beyond)
 }
 END_TEST
 
-static size_t locked_bytes(void)
+/* A figure of /proc/self/status, "VmLck" or the like, in bytes. */
+static size_t figure(const char *name)
 {
     FILE *status = fopen("/proc/self/status", "re");
     ck_assert_ptr_nonnull(status);
     char line[200];
     size_t kib = 0;
     while (fgets(line, sizeof line, status)) {
-        if (sscanf(line, "VmLck: %zu kB", &kib) == 1)
+        if (strncmp(line, name, strlen(name)) == 0 && sscanf(line + strlen(name), ": %zu kB", &kib) == 1)
             break;
     }
     fclose(status);
     return kib << 10;
+}
+
+static size_t locked_bytes(void)
+{
+    return figure("VmLck");
 }
 
 START_TEST(a_locked_cache_stays_pageable)
@@ -420,11 +426,35 @@ START_TEST(mlockall_does_not_pin_the_cache)
     if (mlockall(MCL_CURRENT | MCL_FUTURE) != 0) /* not root, and no limit to speak of */
         return;
     ck_assert_uint_gt(locked_bytes(), 0);
+    size_t before = locked_bytes(), resident = figure("RssShmem");
+    ck_assert_uint_lt(resident, 32 * MIB);
+    ck_assert_int_eq(munlock(cache, 64 * MIB), 0);
+    ck_assert_uint_eq(locked_bytes(), before);
+    ck_assert(holds(cache, MIB, 35));
+}
+END_TEST
+
+START_TEST(mlockall_before_the_cache_is_for_the_rest)
+{
+    map_cache(PAGES(2048)); /* the pager's own memory */
+    ck_assert_int_eq(munlockall(), 0);
+    if (mlockall(MCL_FUTURE) != 0)
+        return;
+    size_t resident = figure("RssShmem");
+    unsigned char *cache = map_cache(64 * MIB);
+    ck_assert_uint_lt(figure("RssShmem"), resident + 32 * MIB); /* nothing was taken for it */
     size_t before = locked_bytes();
     ck_assert_int_eq(munlock(cache, 64 * MIB), 0);
     ck_assert_uint_eq(locked_bytes(), before);
-    map_cache(64 * MIB);
-    ck_assert_uint_lt(locked_bytes(), before + 64 * MIB);
+    fill(cache, MIB, 38);
+    ck_assert(holds(cache, MIB, 38));
+    resident = figure("RssAnon");
+    void *later = mmap(NULL, 4 * MIB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    ck_assert(later != MAP_FAILED && !is_managed(later));
+    ck_assert_uint_ge(locked_bytes(), before + 4 * MIB);
+    ck_assert_uint_ge(figure("RssAnon"), resident + 4 * MIB); /* at once, as was asked */
+    ck_assert_int_eq(munlockall(), 0);
+    ck_assert_uint_eq(locked_bytes(), 0);
 }
 END_TEST
 
@@ -592,6 +622,39 @@ START_TEST(threads_get_and_give_back)
 }
 END_TEST
 
+static pthread_barrier_t cancelled;
+
+static void *get_while_cancelled(void *arg)
+{
+    unsigned char **caches = arg;
+    pthread_barrier_wait(&cancelled); /* no cancellation point */
+    for (int i = 0; i < 3; i++) {     /* the first opens the pager and the control socket */
+        caches[i] = malloc(CACHE);
+        memset(caches[i], 0, CACHE);
+        free(caches[i]);
+        caches[i] = (unsigned char *)1;
+    }
+    pthread_testcancel();
+    return NULL;
+}
+
+/* A thread that is to end does so at a point where threads may end; malloc and free are none. */
+START_TEST(no_thread_is_cancelled_within)
+{
+    unsigned char *caches[3] = {0};
+    pthread_t thread;
+    ck_assert_int_eq(pthread_barrier_init(&cancelled, NULL, 2), 0);
+    ck_assert_int_eq(pthread_create(&thread, NULL, get_while_cancelled, caches), 0);
+    ck_assert_int_eq(pthread_cancel(thread), 0);
+    pthread_barrier_wait(&cancelled);
+    void *result;
+    ck_assert_int_eq(pthread_join(thread, &result), 0);
+    ck_assert_ptr_eq(result, PTHREAD_CANCELED);
+    ck_assert_ptr_eq(caches[2], (unsigned char *)1);
+    ck_assert_int_eq(have_a_cache(NULL), 0);
+}
+END_TEST
+
 /* ---- Failures ------------------------------------------------------------------------------------------------ */
 
 START_TEST(without_a_pager_the_engine_goes_on)
@@ -638,10 +701,12 @@ static Suite *suite(void)
     tcase_add_test(memory, calls_may_reach_over_the_cache_and_beyond);
     tcase_add_test(memory, a_locked_cache_stays_pageable);
     tcase_add_test(memory, mlockall_does_not_pin_the_cache);
+    tcase_add_test(memory, mlockall_before_the_cache_is_for_the_rest);
     tcase_add_test(memory, advice_of_the_engine_is_checked);
     tcase_add_test(memory, a_child_has_no_cache_and_goes_on);
     tcase_add_test(memory, a_child_of_a_process_without_a_cache_can_have_one);
     tcase_add_test(memory, threads_get_and_give_back);
+    tcase_add_test(memory, no_thread_is_cancelled_within);
     tcase_add_loop_test(memory, without_a_pager_the_engine_goes_on, 0, 2);
     suite_add_tcase(s, memory);
     return s;

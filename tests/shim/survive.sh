@@ -190,7 +190,7 @@ servers() {
         sleep 1
         [[ $(redis-cli -s "$folder/socket" info persistence) == *rdb_last_bgsave_status:ok* ]] ||
             fail "redis-server: its child could not save"
-        redis-cli -s "$folder/socket" shutdown nosave
+        redis-cli -s "$folder/socket" shutdown nosave || kill "$server"
         wait "$server" || status=$?
         ((status == 0)) || fail "redis-server: status $status: $(tail -n 3 redis.log)"
         ! grep 'kvmm: ' redis.log bench.out || fail "redis-server: the shim said something"

@@ -375,6 +375,69 @@ START_TEST(pointers_say_what_they_are)
 }
 END_TEST
 
+START_TEST(several_attributes_are_asked_at_once)
+{
+    CUdeviceptr device;
+    unsigned type = 0;
+    size_t bytes = 0, unknown = 77;
+    sim_pointer_attribute which[] = {2, 12, 4};
+    void *data[] = {&type, &bytes, &unknown};
+    OK(cuMemAlloc_v2(&device, 1000));
+    OK(cuPointerGetAttributes(3, which, data, device + 9));
+    ck_assert_uint_eq(type, 2);
+    ck_assert_uint_eq(bytes, 1000);
+    ck_assert_uint_eq(unknown, 77); /* what can't be told is not written, and no error */
+    FAILS(cuPointerGetAttributes(1, NULL, data, device), CUDA_ERROR_INVALID_VALUE);
+    OK(cuMemFree_v2(device));
+}
+END_TEST
+
+START_TEST(an_address_belongs_to_its_allocation_or_mapping)
+{
+    CUdeviceptr base = 0, device, at = reserve(2 * GRANULE);
+    size_t bytes = 0;
+    OK(cuMemAlloc_v2(&device, 1000));
+    OK(cuMemGetAddressRange_v2(&base, &bytes, device + 999));
+    ck_assert_uint_eq(base, device);
+    ck_assert_uint_eq(bytes, 1000);
+    OK(cuMemFree_v2(device));
+    FAILS(cuMemGetAddressRange_v2(&base, &bytes, device), CUDA_ERROR_NOT_FOUND);
+    map_at(at + GRANULE, GRANULE);
+    FAILS(cuMemGetAddressRange_v2(&base, &bytes, at), CUDA_ERROR_NOT_FOUND);
+    OK(cuMemGetAddressRange_v2(NULL, &bytes, at + GRANULE + 5));
+    OK(cuMemGetAddressRange_v2(&base, NULL, at + GRANULE + 5));
+    ck_assert_uint_eq(base, at + GRANULE);
+    ck_assert_uint_eq(bytes, GRANULE);
+    OK(cuMemUnmap(at + GRANULE, GRANULE));
+    OK(cuMemAddressFree(at, 2 * GRANULE));
+}
+END_TEST
+
+START_TEST(copies_go_by_addresses_and_fills_by_words)
+{
+    CUdeviceptr a, b;
+    CUstream stream = make_stream(0);
+    uint32_t *pinned = (uint32_t *)make_pinned(64), words[16] = {0};
+    OK(cuMemAlloc_v2(&a, 64));
+    OK(cuMemAlloc_v2(&b, 64));
+    OK(cuMemsetD32Async(a, 0x01020304, 16, stream));
+    FAILS(cuMemsetD32Async(a + 2, 1, 1, stream), CUDA_ERROR_INVALID_VALUE);
+    OK(cuMemcpyAsync(b, a, 64, stream));
+    OK(cuMemcpyAsync((uintptr_t)pinned, b, 64, stream));
+    OK(cuStreamSynchronize(stream));
+    ck_assert_uint_eq(pinned[15], 0x01020304);
+    pinned[3] = 9;
+    OK(cuMemcpyAsync(a, (uintptr_t)pinned, 64, stream));
+    OK(cuStreamSynchronize(stream));
+    OK(cuMemcpy((uintptr_t)words, a, 64));
+    ck_assert_uint_eq(words[3], 9);
+    OK(cuMemFree_v2(a));
+    OK(cuMemFree_v2(b));
+    OK(cuMemFreeHost(pinned));
+    OK(cuStreamDestroy_v2(stream));
+}
+END_TEST
+
 int main(void)
 {
     const TTest *const tests[] = {bytes_come_back,
@@ -392,6 +455,9 @@ int main(void)
                                   memory_that_a_queued_kernel_names_stays,
                                   async_copies_want_pinned_memory,
                                   pointers_say_what_they_are,
+                                  several_attributes_are_asked_at_once,
+                                  an_address_belongs_to_its_allocation_or_mapping,
+                                  copies_go_by_addresses_and_fills_by_words,
                                   NULL};
     return run_suite("simcuda memory", tests);
 }

@@ -158,6 +158,11 @@ static void *lane_thread(void *arg)
     /* Refused once, it may be granted the second time; without it every copy fails, and says so. */
     for (int tries = 0; tries < TRIES && lane->cu->CtxSetCurrent(lane->context) != CUDA_SUCCESS;)
         tries++;
+    /* Nor does a capture that another thread has begun forbid what is done here, or is it spoiled by it: this thread touches
+     * no stream but its own. */
+    CUstreamCaptureMode mode = CU_STREAM_CAPTURE_MODE_RELAXED;
+    for (int tries = 0; tries < TRIES && lane->cu->ThreadExchangeStreamCaptureMode(&mode) != CUDA_SUCCESS;)
+        tries++;
     lane_main(lane);
     lane->cu->CtxSetCurrent(NULL);
     return NULL;
