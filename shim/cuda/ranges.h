@@ -68,7 +68,7 @@ struct shim_cuda {
     struct shim_config config;
     pthread_mutex_t lock;
     const struct cuda_driver *cu; /* under the lock; once it is set it stays */
-    size_t frame_bytes;           /* of all ranges; 0 until there is one */
+    atomic_size_t frame_bytes;    /* of all ranges; 0 until there is one */
     uint32_t next_serial;
     struct shim_cuda_range ranges[SHIM_CUDA_MAX_RANGES];
     atomic_size_t n_slots;             /* of ranges[] that were ever used */
