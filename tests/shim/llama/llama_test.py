@@ -128,9 +128,9 @@ class Run:
                 return self.process.returncode
             self.peak_cache = max(self.peak_cache, self.cache())
             late = time.monotonic() > deadline
-            if late or (until is not None and until(self)):
+            if not self.ended_by_us and (late or (until is not None and until(self))):
                 self.ended_by_us = True
-                self.process.send_signal(signal.SIGKILL)
+                os.kill(self.process.pid, signal.SIGKILL)  # send_signal() would take its status from wait4()
                 check(not late, f"it didn't end in time; it said {self.output.decode()!r} and {self.errors.decode()!r}")
             time.sleep(0.003)
 
