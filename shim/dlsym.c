@@ -7,19 +7,19 @@
 
 #include "shim/hook.h"
 #include "shim/real.h"
-#ifdef SHIM_HAVE_CUDA
+#include "shim/start.h"
 #include "shim/cuda/cuda.h"
-#endif
 
 /* What dlsym is to give, or NULL: what the real one gives. */
 __attribute__((used)) void *shim_dlsym_filter(void *handle, const char *name);
 void *shim_dlsym_filter(void *handle, const char *name)
 {
-#ifdef SHIM_HAVE_CUDA
-    if (!shim_inside && name && name[0] == 'c' && name[1] == 'u')
-        return shim_cuda_dlsym(handle, name);
-#endif
-    return NULL;
+    if (shim_inside || !name || name[0] != 'c' || name[1] != 'u')
+        return NULL;
+    void *hook = shim_cuda_dlsym(handle, name);
+    if (hook)
+        shim_say_gpu_refusal();
+    return hook;
 }
 
 /* Where the trampoline jumps to. Not to the table's first entry: that one finds the real function, and calls it. */

@@ -13,16 +13,12 @@
 #include "shim/pager/pager.h"
 #include "shim/range.h"
 #include "shim/start.h"
-#ifdef SHIM_HAVE_CUDA
 #include "shim/cuda/cuda.h"
-#endif
 
 static int suspend(void *user, uint32_t wait_ms, char *reason, size_t size)
 {
-#ifdef SHIM_HAVE_CUDA
     if (shim_cuda_active())
         return shim_cuda_suspend(wait_ms, reason, size);
-#endif
     struct shim_pager *pager = shim_pager_opened();
     if (pager)
         return shim_pager_suspend(pager, wait_ms);
@@ -32,10 +28,8 @@ static int suspend(void *user, uint32_t wait_ms, char *reason, size_t size)
 
 static int resume(void *user, char *reason, size_t size)
 {
-#ifdef SHIM_HAVE_CUDA
     if (shim_cuda_active())
         return shim_cuda_resume(reason, size);
-#endif
     struct shim_pager *pager = shim_pager_opened();
     if (pager)
         return shim_pager_resume(pager);
@@ -61,11 +55,9 @@ int shim_operation_advise(void *user, void *address, size_t bytes, int advice, c
         snprintf(reason, size, "%d is no advice", advice);
         return -EINVAL;
     }
-#ifdef SHIM_HAVE_CUDA
     int on_gpu = shim_cuda_advise(address, bytes, advice, reason, size);
     if (on_gpu != -ENOENT)
         return on_gpu;
-#endif
     uintptr_t start = (uintptr_t)address, end;
     if (__builtin_add_overflow(start, bytes, &end)) {
         snprintf(reason, size, "the length is beyond the address space");
@@ -139,7 +131,6 @@ static int info(void *user, char *text, size_t size)
     error = error ? error : pair(text, size, "selected", counts.n_selected);
     error = error ? error : pair(text, size, "largest_passed", counts.largest_passed);
     error = error ? error : pair(text, size, "started", shim_started_ns());
-#ifdef SHIM_HAVE_CUDA
     size_t n = strlen(text);
     if (!error && shim_cuda_active()) {
         if (n + 2 > size)
@@ -147,7 +138,6 @@ static int info(void *user, char *text, size_t size)
         memcpy(text + n, " ", 2); /* and its NUL */
         return shim_cuda_info(text + n + 1, size - n - 1);
     }
-#endif
     struct shim_pager *pager = shim_pager_opened();
     return error || !pager ? error : pager_pairs(pager, config, text, size);
 }

@@ -17,9 +17,7 @@
 #include "shim/operations.h"
 #include "shim/real.h"
 #include "shim/residency.h"
-#ifdef SHIM_HAVE_CUDA
 #include "shim/cuda/cuda.h"
-#endif
 
 SHIM_THREAD_LOCAL unsigned shim_inside;
 static SHIM_THREAD_LOCAL int cancel_state; /* before the outermost shim_enter() */
@@ -214,16 +212,24 @@ static bool read_settings(void)
     return true;
 }
 
-static bool open_cuda(void)
+static char gpu_refusal[200]; /* why the GPU side is closed; "": it isn't. Written by the constructor alone */
+
+void shim_say_gpu_refusal(void)
 {
-#ifdef SHIM_HAVE_CUDA
-    char reason[400];
-    if (shim_cuda_open(&config, reason, sizeof reason) != 0) {
-        shim_log("%s; the program runs without kvmm", reason);
-        return false;
-    }
-#endif
-    return true;
+    static bool said;
+    if (gpu_refusal[0])
+        shim_log_once(&said, "%s; a cache on a GPU stays with the engine", gpu_refusal);
+}
+
+/* What is wrong for a GPU may be right for a CPU, so it is said where a driver is used. */
+static void open_cuda(void)
+{
+    char reason[sizeof gpu_refusal] = "the GPU side of kvmm could not be opened";
+    if (shim_cuda_open(&config, reason, sizeof reason) == 0)
+        return;
+    memcpy(gpu_refusal, reason, sizeof gpu_refusal);
+    if (shim_elf_first("cuMemAlloc_v2"))
+        shim_say_gpu_refusal();
 }
 
 __attribute__((constructor)) static void start(void)
@@ -241,7 +247,9 @@ __attribute__((constructor)) static void start(void)
     clock_gettime(CLOCK_REALTIME, &now);
     started_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
     shim_enter();
-    bool ready = read_settings() && open_cuda();
+    bool ready = read_settings();
+    if (ready)
+        open_cuda();
     if (ready && pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child) != 0) {
         shim_log("no memory for a fork handler; the program runs without kvmm");
         ready = false;

@@ -34,6 +34,9 @@ struct shim_pager *shim_pager_opened(void);
  * cache calls, too. */
 void shim_control_start(void);
 
+/* Says, once, why the GPU side is closed, if it is. */
+void shim_say_gpu_refusal(void);
+
 /* When the shim was started, nanoseconds of CLOCK_REALTIME. */
 uint64_t shim_started_ns(void);
 

@@ -30,6 +30,7 @@ struct shim_options {
 /* What one round gave; 0: not measured. Seconds but where it says otherwise. */
 struct shim_round {
     double fits_tokens_per_s[N_RUNNERS];
+    double fits_cpu[N_RUNNERS];     /* of a token, all threads */
     double first_token[N_RUNNERS];  /* after a switch to a conversation that has been away */
     double second_token[N_RUNNERS]; /* mean of those after it */
     double short_token[N_RUNNERS];  /* with three quarters of the conversation's memory */
@@ -44,8 +45,8 @@ struct shim_bench {
     struct engine_shape shape; /* of four conversations */
     struct limit limit;
     const char *why_not[N_PARTS][N_RUNNERS]; /* a rival cannot run here; NULL: it can */
-    uint64_t
-        memory_bytes[N_RUNNERS]; /* what was held at most when it was looked at, with budget for one conversation */
+    uint64_t n_done[N_PARTS][N_RUNNERS];     /* rounds; a rival that dies in one has fewer than the others */
+    uint64_t memory_bytes[N_RUNNERS];        /* most held between rounds, with the budget for one conversation */
     uint64_t budget_one, budget_short;
     struct shim_round rounds[MOST_ROUNDS];
 };
@@ -63,7 +64,7 @@ struct shim_child {
  * cache. group: which control group a rival is put into. On failure -errno, said on stderr. */
 int shim_child_open(const struct shim_bench *bench, enum shim_runner runner, uint32_t n_conversations, uint64_t budget,
                     int group, struct shim_child *child);
-/* -errno, said on stderr: the engine has ended, or could not. */
+/* -EPIPE: the engine has ended; else -errno, said on stderr. */
 int shim_child_ask(struct shim_child *child, enum engine_op op, uint32_t conversation, uint32_t n,
                    struct engine_reply *reply);
 /* What it holds now: under the shim anonymous memory and its memfds, whose pages the kernel counts for a process as often as they

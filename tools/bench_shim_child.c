@@ -94,7 +94,7 @@ static int ask(struct shim_child *child, const struct engine_request *request, s
 {
     if (send(child->fd, request, sizeof(*request), MSG_NOSIGNAL) != (ssize_t)sizeof(*request) ||
         recv(child->fd, reply, sizeof(*reply), MSG_WAITALL) != (ssize_t)sizeof(*reply))
-        return complain("the engine has ended", -EPIPE);
+        return -EPIPE;
     return reply->result < 0 ? complain("the engine", reply->result) : 0;
 }
 
@@ -116,6 +116,8 @@ int shim_child_open(const struct shim_bench *bench, enum shim_runner runner, uin
     }
     if (result == 0)
         result = ask(child, &request, &reply);
+    if (result == -EPIPE)
+        (void)complain("an engine has ended as it began", result);
     if (result < 0)
         shim_child_close(child);
     return result;

@@ -40,11 +40,16 @@ struct worker {
     uint32_t number;
 };
 
-static uint64_t now_ns(void)
+static uint64_t clock_ns(clockid_t clock)
 {
     struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
+    clock_gettime(clock, &now);
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static uint64_t now_ns(void)
+{
+    return clock_ns(CLOCK_MONOTONIC);
 }
 
 static uint64_t add_up(const char *at, size_t bytes)
@@ -178,7 +183,7 @@ static int open_cache(struct engine *engine, const struct engine_request *reques
 
 static void answer(struct engine *engine, const struct engine_request *request, struct engine_reply *reply)
 {
-    uint64_t start = now_ns();
+    uint64_t start = now_ns(), start_cpu = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
     switch (request->op) {
     case ENGINE_OPEN:
         reply->result = open_cache(engine, request);
@@ -212,6 +217,7 @@ static void answer(struct engine *engine, const struct engine_request *request, 
         reply->result = -EINVAL;
     }
     reply->ns = now_ns() - start;
+    reply->cpu_ns = clock_ns(CLOCK_PROCESS_CPUTIME_ID) - start_cpu;
     for (uint32_t i = 0; i < engine->shape.n_threads; i++)
         reply->sum += engine->sums[i][0];
 }

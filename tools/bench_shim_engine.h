@@ -35,6 +35,7 @@ struct engine_reply {
     int32_t result; /* 0 or -errno */
     uint32_t n;     /* ENGINE_TOUCH: bytes read */
     uint64_t ns, first_ns /* of the first token */;
+    uint64_t cpu_ns; /* of all the process's threads */
     uint64_t sum;
 };
 

@@ -12,12 +12,15 @@ static const char *const runner_names[] = {"plain", "shim", "linux_swap", "mappe
 /* A figure of a round. */
 typedef double (*figure)(const struct shim_bench *bench, const struct shim_round *round, enum shim_runner runner);
 
-static struct spread spread_over(const struct shim_bench *bench, figure of, enum shim_runner runner)
+/* Over the rounds of the part that the runner took part in; one at least. */
+static struct spread spread_over(const struct shim_bench *bench, enum shim_part part, figure of,
+                                 enum shim_runner runner)
 {
     double values[MOST_ROUNDS];
-    for (uint64_t i = 0; i < bench->options.n_rounds; i++)
+    uint64_t n = bench->n_done[part][runner];
+    for (uint64_t i = 0; i < n; i++)
         values[i] = of(bench, &bench->rounds[i], runner);
-    return spread_of(values, bench->options.n_rounds);
+    return spread_of(values, n);
 }
 
 static double fits(const struct shim_bench *bench, const struct shim_round *round, enum shim_runner runner)
@@ -28,6 +31,11 @@ static double fits(const struct shim_bench *bench, const struct shim_round *roun
 static double fits_ratio(const struct shim_bench *bench, const struct shim_round *round, enum shim_runner runner)
 {
     return round->fits_tokens_per_s[runner] / round->fits_tokens_per_s[RUN_PLAIN];
+}
+
+static double fits_cpu_ratio(const struct shim_bench *bench, const struct shim_round *round, enum shim_runner runner)
+{
+    return round->fits_cpu[runner] / round->fits_cpu[RUN_PLAIN];
 }
 
 static double first_ms(const struct shim_bench *bench, const struct shim_round *round, enum shim_runner runner)
@@ -90,8 +98,8 @@ static json_t *runners_json(const struct shim_bench *bench, enum shim_part part,
     const enum shim_runner last = part == PART_FITS ? RUN_SHIM : RUN_MMAP;
     for (enum shim_runner runner = first; runner <= last; runner++)
         json_object_set_new(object, runner_names[runner],
-                            bench->why_not[part][runner] == NULL
-                                ? spread_json(spread_over(bench, of, runner))
+                            bench->n_done[part][runner] > 0
+                                ? spread_json(spread_over(bench, part, of, runner))
                                 : json_pack("{s:s}", "skipped", bench->why_not[part][runner]));
     return object;
 }
@@ -102,21 +110,23 @@ void shim_bench_print_json(const struct shim_bench *bench)
     for (enum shim_runner runner = RUN_SHIM; runner < N_RUNNERS; runner++)
         json_object_set_new(memory, runner_names[runner], json_integer((json_int_t)bench->memory_bytes[runner]));
     json_t *root = json_pack(
-        "{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
+        "{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, "
+        "s:o}",
         "bench", "shim", "rounds", (json_int_t)bench->options.n_rounds, "conversation_bytes",
         (json_int_t)bench->options.bytes, "threads", (json_int_t)bench->options.n_threads, "chunk_bytes",
         (json_int_t)bench->options.chunk, "budget_one_bytes", (json_int_t)bench->budget_one, "budget_short_bytes",
         (json_int_t)bench->budget_short, "fits_tokens_per_s", runners_json(bench, PART_FITS, fits), "fits_ratio",
-        spread_json(spread_over(bench, fits_ratio, RUN_SHIM)), "switch_first_token_ms",
+        spread_json(spread_over(bench, PART_FITS, fits_ratio, RUN_SHIM)), "fits_cpu_time_ratio",
+        spread_json(spread_over(bench, PART_FITS, fits_cpu_ratio, RUN_SHIM)), "switch_first_token_ms",
         runners_json(bench, PART_TURNS, first_ms), "switch_later_token_ms", runners_json(bench, PART_TURNS, second_ms),
         "switch_time_to_shim", runners_json(bench, PART_TURNS, first_ratio), "switch_time_to_disk",
         runners_json(bench, PART_TURNS, first_to_disk), "memory_held_bytes", memory, "short_token_ms",
         runners_json(bench, PART_SHORT, short_ms), "short_time_to_shim", runners_json(bench, PART_SHORT, short_ratio),
         "short_time_to_missing_quarter_at_disk_speed", runners_json(bench, PART_SHORT, short_to_disk),
-        "disk_bytes_per_s_in_chunks", spread_json(spread_over(bench, disk_chunk, RUN_SHIM)),
-        "disk_bytes_per_s_in_2_mib", spread_json(spread_over(bench, disk_block, RUN_SHIM)), "fault_us",
-        spread_json(spread_over(bench, fault_us, RUN_SHIM)), "bare_userfaultfd_fault_us",
-        spread_json(spread_over(bench, fault_us, RUN_PLAIN)));
+        "disk_bytes_per_s_in_chunks", spread_json(spread_over(bench, PART_FITS, disk_chunk, RUN_SHIM)),
+        "disk_bytes_per_s_in_2_mib", spread_json(spread_over(bench, PART_FITS, disk_block, RUN_SHIM)), "fault_us",
+        spread_json(spread_over(bench, PART_FITS, fault_us, RUN_SHIM)), "bare_userfaultfd_fault_us",
+        spread_json(spread_over(bench, PART_FITS, fault_us, RUN_PLAIN)));
     json_dumpf(root, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
     putchar('\n');
     json_decref(root);
@@ -133,20 +143,23 @@ static void print_rivals(const struct shim_bench *bench, enum shim_part part, fi
     static const char *const titles[] = {"", "kvmm", "Linux swap", "mapped file"};
     for (enum shim_runner runner = RUN_SHIM; runner < N_RUNNERS; runner++) {
         printf("  %-12s", titles[runner]);
-        if (bench->why_not[part][runner] != NULL) {
+        if (bench->n_done[part][runner] == 0) {
             printf("  skipped: %s\n", bench->why_not[part][runner]);
             continue;
         }
-        print_spread(spread_over(bench, time, runner), 1);
+        print_spread(spread_over(bench, part, time, runner), 1);
         printf(" ms");
-        print_spread(spread_over(bench, to_disk, runner), 2);
+        print_spread(spread_over(bench, part, to_disk, runner), 2);
         printf(" of the disk's time");
         if (runner != RUN_SHIM) {
-            print_spread(spread_over(bench, to_shim, runner), 2);
+            print_spread(spread_over(bench, part, to_shim, runner), 2);
             printf(" × kvmm's");
         }
         if (later != NULL)
-            printf("  then %.1f ms", spread_over(bench, later, runner).median);
+            printf("  then %.1f ms", spread_over(bench, part, later, runner).median);
+        if (bench->why_not[part][runner] != NULL)
+            printf("  (%llu rounds: %s)", (unsigned long long)bench->n_done[part][runner],
+                   bench->why_not[part][runner]);
         putchar('\n');
     }
 }
@@ -158,26 +171,29 @@ void shim_bench_print_table(const struct shim_bench *bench)
            units_bytes(conversation, bench->options.bytes), (unsigned long long)bench->options.n_threads,
            units_bytes(chunk, bench->options.chunk), bench->options.dir, (unsigned long long)bench->options.n_rounds);
     printf("the disk: %.0f MB/s in chunks, %.0f MB/s in 2 MiB\n",
-           spread_over(bench, disk_chunk, RUN_SHIM).median * 1e-6,
-           spread_over(bench, disk_block, RUN_SHIM).median * 1e-6);
+           spread_over(bench, PART_FITS, disk_chunk, RUN_SHIM).median * 1e-6,
+           spread_over(bench, PART_FITS, disk_block, RUN_SHIM).median * 1e-6);
     printf("\neverything fits, tokens/s\n  without     ");
-    print_spread(spread_over(bench, fits, RUN_PLAIN), 1);
+    print_spread(spread_over(bench, PART_FITS, fits, RUN_PLAIN), 1);
     printf("\n  with        ");
-    print_spread(spread_over(bench, fits, RUN_SHIM), 1);
+    print_spread(spread_over(bench, PART_FITS, fits, RUN_SHIM), 1);
     printf("\n  ratio       ");
-    print_spread(spread_over(bench, fits_ratio, RUN_SHIM), 4);
+    print_spread(spread_over(bench, PART_FITS, fits_ratio, RUN_SHIM), 4);
+    printf("\n  CPU time    ");
+    print_spread(spread_over(bench, PART_FITS, fits_cpu_ratio, RUN_SHIM), 4);
+    printf(" × that without");
     printf("\n\n4 conversations in turn, memory %s: the first token after a switch, and the mean of those after it\n",
            units_bytes(one, bench->budget_one));
     print_rivals(bench, PART_TURNS, first_ms, first_ratio, first_to_disk, second_ms);
     printf("  held        ");
     for (enum shim_runner runner = RUN_SHIM; runner < N_RUNNERS; runner++)
-        if (bench->why_not[PART_TURNS][runner] == NULL)
+        if (bench->n_done[PART_TURNS][runner] > 0)
             printf("  %s", units_bytes(one, bench->memory_bytes[runner]));
     printf("\n\n1 conversation, memory %s: a token\n", units_bytes(shorter, bench->budget_short));
     print_rivals(bench, PART_SHORT, short_ms, short_ratio, short_to_disk, NULL);
     printf("\na fault on a fresh chunk, µs\n  kvmm        ");
-    print_spread(spread_over(bench, fault_us, RUN_SHIM), 1);
+    print_spread(spread_over(bench, PART_FITS, fault_us, RUN_SHIM), 1);
     printf("\n  userfaultfd ");
-    print_spread(spread_over(bench, fault_us, RUN_PLAIN), 1);
+    print_spread(spread_over(bench, PART_FITS, fault_us, RUN_PLAIN), 1);
     putchar('\n');
 }

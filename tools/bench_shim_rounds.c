@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * What is done with the small engine. All that is compared runs in turn within a round; each part has its own processes, which
- * live through all rounds. Whatever two engines do in the same order must add up to the same sum. */
+ * live through all rounds where caches must get into a steady state. Whatever two engines do in the same order must add up to the same sum. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "tools/bench_shim.h"
 #include "tools/bench_spread.h"
@@ -17,7 +18,7 @@ enum {
     LEAST_BURST = 2
 };
 
-static const char *const names[] = {"without the shim", "with the shim", "Linux swap", "a mapped file"};
+static const char *const names[] = {"without the shim", "with the shim", "with Linux swap", "with a mapped file"};
 
 static bool takes_part(const struct shim_bench *bench, enum shim_part part, enum shim_runner runner)
 {
@@ -29,8 +30,12 @@ static bool takes_part(const struct shim_bench *bench, enum shim_part part, enum
  * other failure is the bench's. */
 static int or_rival_out(struct shim_bench *bench, enum shim_part part, enum shim_runner runner, int result)
 {
-    if (result >= 0 || runner < RUN_SWAP)
+    if (result >= 0)
         return result;
+    if (runner < RUN_SWAP) {
+        fprintf(stderr, SHIM_BENCH_NAME ": the engine %s ended: %s\n", names[runner], strerrordesc_np(-result));
+        return result;
+    }
     bench->why_not[part][runner] = "the kernel killed the engine under this limit";
     return 0;
 }
@@ -88,36 +93,43 @@ static int compare_sums(const struct shim_bench *bench, enum shim_part part, con
 static int round_fits(struct shim_bench *bench, struct shim_child *children, uint32_t n_steps, struct shim_round *round)
 {
     static const enum shim_runner order[] = {RUN_PLAIN, RUN_SHIM, RUN_SHIM, RUN_PLAIN};
-    uint64_t ns[N_RUNNERS] = {0}, sums[N_RUNNERS] = {0};
+    uint64_t ns[N_RUNNERS] = {0}, cpu_ns[N_RUNNERS] = {0}, sums[N_RUNNERS] = {0};
     for (size_t i = 0; i < sizeof(order) / sizeof(order[0]); i++) {
         struct engine_reply reply;
-        int result = shim_child_ask(&children[order[i]], ENGINE_STEP, 0, n_steps, &reply);
+        int result = ask(bench, PART_FITS, order[i], &children[order[i]], ENGINE_STEP, 0, n_steps, &reply);
         if (result < 0)
             return result;
         ns[order[i]] += reply.ns;
+        cpu_ns[order[i]] += reply.cpu_ns;
         sums[order[i]] = reply.sum;
     }
-    for (enum shim_runner runner = RUN_PLAIN; runner <= RUN_SHIM; runner++)
+    for (enum shim_runner runner = RUN_PLAIN; runner <= RUN_SHIM; runner++) {
+        bench->n_done[PART_FITS][runner]++;
         round->fits_tokens_per_s[runner] = 2e9 * n_steps / (double)ns[runner];
+        round->fits_cpu[runner] = (double)cpu_ns[runner] * 1e-9 / (2 * n_steps);
+    }
     return compare_sums(bench, PART_FITS, sums);
 }
 
+/* New processes each time: where in memory pages happen to lie makes a difference of several per cent. */
 static int measure_fits(struct shim_bench *bench)
 {
-    struct shim_child children[N_RUNNERS];
-    struct engine_reply reply;
-    uint32_t n_steps = LEAST_BURST;
-    int result = start(bench, PART_FITS, 1, bench->options.bytes * 2, children);
-    for (enum shim_runner runner = RUN_PLAIN; runner <= RUN_SHIM && result == 0; runner++)
-        result = shim_child_ask(&children[runner], ENGINE_STEP, 0, LEAST_BURST, &reply);
-    if (result == 0 && reply.ns / LEAST_BURST < (uint64_t)BURST_MS * 1000000u / LEAST_BURST)
-        n_steps = (uint32_t)((uint64_t)BURST_MS * 1000000u * LEAST_BURST / reply.ns);
+    uint32_t n_steps = 0;
+    int result = 0;
     for (uint64_t i = 0; i < bench->options.n_rounds && result == 0; i++) {
+        struct shim_child children[N_RUNNERS];
+        struct engine_reply reply;
+        result = start(bench, PART_FITS, 1, bench->options.bytes * 2, children);
         shim_bench_progress("everything fits: round %llu of %llu", (unsigned long long)i + 1,
                             (unsigned long long)bench->options.n_rounds);
-        result = round_fits(bench, children, n_steps, &bench->rounds[i]);
+        for (enum shim_runner runner = RUN_PLAIN; runner <= RUN_SHIM && result == 0; runner++)
+            result = ask(bench, PART_FITS, runner, &children[runner], ENGINE_STEP, 0, LEAST_BURST, &reply);
+        if (result == 0 && n_steps == 0)
+            n_steps = LEAST_BURST + (uint32_t)((uint64_t)BURST_MS * 1000000u * LEAST_BURST / reply.ns);
+        if (result == 0)
+            result = round_fits(bench, children, n_steps, &bench->rounds[i]);
+        stop(children);
     }
-    stop(children);
     return result;
 }
 
@@ -140,6 +152,9 @@ static int round_turns(struct shim_bench *bench, enum shim_runner runner, struct
         afters[i] = (double)(reply.ns - reply.first_ns) * 1e-9 / STEPS_AFTER;
         *sum = reply.sum;
     }
+    if (!takes_part(bench, PART_TURNS, runner))
+        return 0;
+    bench->n_done[PART_TURNS][runner]++;
     round->first_token[runner] = median(firsts, N_CONVERSATIONS);
     round->second_token[runner] = median(afters, N_CONVERSATIONS);
     uint64_t bytes = shim_child_memory(child, runner);
@@ -188,6 +203,7 @@ static int measure_short(struct shim_bench *bench, struct shim_disk *disk)
             if (result == 0)
                 result = ask(bench, PART_SHORT, runner, &children[runner], ENGINE_STEP, 0, SHORT_STEPS, &reply);
             round->short_token[runner] = (double)reply.ns * 1e-9 / SHORT_STEPS;
+            bench->n_done[PART_SHORT][runner] += takes_part(bench, PART_SHORT, runner);
             sums[runner] = reply.sum;
         }
         if (result == 0)

