@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "shim/elf_objects.h"
 #include "shim/hook.h"
 #include "shim/log.h"
 #include "shim/managed.h"
@@ -86,12 +87,23 @@ static void *map_really(const struct mapping *m)
     return shim_real.mmap(m->address, m->bytes, m->access, m->flags, m->fd, m->offset);
 }
 
+/* The libraries of the CUDA driver map memory for themselves and for the device: no cache, and nothing that may be pageable. */
+static bool is_driver(const void *caller)
+{
+    struct shim_object object;
+    if (!shim_elf_at(caller, &object))
+        return false;
+    const char *slash = strrchr(object.path, '/'), *name = slash ? slash + 1 : object.path;
+    return strncmp(name, "libcuda.so", 10) == 0 || strncmp(name, "libnvidia-", 10) == 0;
+}
+
 /* Anonymous memory for data, as an engine would take for a cache; not what allocators map for others, nor stacks. */
 static bool may_be_cache(const struct mapping *m, const void *caller)
 {
     const int wrong = MAP_SHARED | MAP_GROWSDOWN | MAP_STACK | MAP_HUGETLB | MAP_FIXED_NOREPLACE;
     return m->bytes >= SHIM_THRESHOLD && (m->flags & MAP_ANONYMOUS) && (m->flags & MAP_PRIVATE) &&
-           !(m->flags & wrong) && m->access == (PROT_READ | PROT_WRITE) && !shim_real_is_allocator(caller);
+           !(m->flags & wrong) && m->access == (PROT_READ | PROT_WRITE) && !shim_real_is_allocator(caller) &&
+           !is_driver(caller);
 }
 
 /* A mapping that replaces a part of a range. What means the same to the engine is done to the range; else it is refused:

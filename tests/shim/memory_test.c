@@ -260,6 +260,24 @@ END_TEST
 
 #define PAGES(n) ((size_t)(n)*4096)
 
+START_TEST(what_the_driver_maps_is_its_own)
+{
+    char path[4096];
+    snprintf(path, sizeof path, "%s/libnvidia-like.so", getenv("SHIM_TEST_PLUGINS"));
+    void *driver = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    ck_assert_msg(driver != NULL, "%s", dlerror());
+    void *(*map)(size_t) = (void *(*)(size_t))dlsym(driver, "driver_like_map");
+    ck_assert_ptr_nonnull(map);
+    unsigned char *theirs = map(CACHE), *ours = map_cache(CACHE);
+    ck_assert_ptr_nonnull(theirs);
+    ck_assert(!is_managed(theirs));
+    ck_assert(is_managed(ours));
+    munmap(theirs, CACHE);
+    munmap(ours, CACHE);
+    dlclose(driver);
+}
+END_TEST
+
 START_TEST(the_end_of_a_mapping_can_be_unmapped)
 {
     unsigned char *cache = map_cache(PAGES(2048));
@@ -693,6 +711,7 @@ static Suite *suite(void)
     tcase_add_test(memory, clearing_a_part_leaves_the_rest);
     tcase_add_test(memory, a_mapping_is_the_cache_until_it_is_unmapped);
     tcase_add_test(memory, mappings_that_are_no_cache_pass);
+    tcase_add_test(memory, what_the_driver_maps_is_its_own);
     tcase_add_test(memory, the_end_of_a_mapping_can_be_unmapped);
     tcase_add_test_raise_signal(memory, what_was_unmapped_cannot_be_touched, SIGSEGV);
     tcase_add_test(memory, a_mapping_grows_with_mremap);
