@@ -10,8 +10,9 @@
 
 /* After a touch the next one often comes within microseconds, and falling asleep and being woken takes longer (some 100 µs
  * on a virtual machine): so the thread looks again for this long before it sleeps. */
-#define LOOK_AGAIN_NS 50000u
-#define MAX_RUN       64 /* chunks mapped at one touch */
+#define LOOK_AGAIN_NS  50000u
+#define ROUNDS_TO_TELL 8  /* of a sweep wider than memory, before that is said */
+#define MAX_RUN        64 /* chunks mapped at one touch */
 
 void shim_queue_add(struct shim_pager *pager, uint32_t chunk)
 {
@@ -233,6 +234,25 @@ static void handle(struct shim_pager *pager, const struct uffd_msg *message)
     }
 }
 
+/* A budget below what the engine goes round is right, but slow: how much would do. That is known after some rounds. */
+static void say_wide(struct shim_pager *pager)
+{
+    uint32_t wide = pager->said_wide || pager->capacity == UINT32_MAX ? 0 : shim_policy_wide(pager->policy);
+    uint64_t loads = pager->info.n_loads + pager->info.n_loads_ahead;
+    if (wide == 0)
+        pager->wide_since = loads;
+    if (wide == 0 || (loads - pager->wide_since) / ROUNDS_TO_TELL < wide - pager->capacity)
+        return;
+    pager->said_wide = true;
+    unsigned long long mib = 1024 * 1024, needed = (unsigned long long)wide * pager->chunk_bytes;
+    shim_say(
+        pager, true,
+        "the engine goes round more of its cache than its %llu MiB of memory hold, and reads %llu MiB back each time; "
+        "about %llu MiB would do",
+        (unsigned long long)pager->info.memory_bytes / mib, (needed - pager->info.memory_bytes + mib - 1) / mib,
+        (needed + mib - 1) / mib);
+}
+
 /* True if there was something to hear. */
 static bool hear(struct shim_pager *pager)
 {
@@ -245,6 +265,7 @@ static bool hear(struct shim_pager *pager)
         handle(pager, &messages[i]);
     shim_probe(pager);
     shim_room_balance(pager);
+    say_wide(pager);
     shim_pager_unlock(pager);
     return true;
 }

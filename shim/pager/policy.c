@@ -351,3 +351,10 @@ uint32_t shim_policy_map_run(struct shim_policy *policy, uint32_t tid, uint32_t 
     }
     return n;
 }
+
+uint32_t shim_policy_wide(const struct shim_policy *policy)
+{
+    if (!policy->streaming || policy->cycle == 0)
+        return 0;
+    return policy->capacity > UINT32_MAX - policy->cycle ? UINT32_MAX : policy->capacity + policy->cycle;
+}

@@ -92,4 +92,8 @@ size_t shim_policy_read_ahead(struct shim_policy *policy, uint32_t tid, uint32_t
  * the policy leaves some out of the view, because a touch of those tells it how far the sweep has come. */
 uint32_t shim_policy_map_run(struct shim_policy *policy, uint32_t tid, uint32_t chunk, uint32_t n_ready);
 
+/* How many chunks memory would have to hold so that the sweep that goes on fits, about; 0: none goes on that doesn't. Where a
+ * sweep has just begun or ended, it may be told wrongly. */
+uint32_t shim_policy_wide(const struct shim_policy *policy);
+
 #endif

@@ -122,11 +122,13 @@ struct shim_pager {
     uint64_t write_again_ns; /* no write is started before: one has failed; 0: none has */
     struct shim_pager_info info;
 
+    uint64_t wide_since; /* loads until a sweep wider than memory began; or now, if none goes on */
+
     /* Lines to be logged once the lock is free. */
     char lines[2][256];
     bool line_warns[2];
     uint32_t n_lines;
-    bool said_full, said_write_error, said_lost, said_failed;
+    bool said_full, said_write_error, said_lost, said_wide;
 };
 
 /* pager.c: around everything. shim_pager_unlock logs what shim_say left. */

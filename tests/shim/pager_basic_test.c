@@ -41,6 +41,36 @@ START_TEST(holds_what_was_written_in_a_quarter_of_it)
 }
 END_TEST
 
+START_TEST(a_budget_below_the_working_set_is_said_with_what_would_do)
+{
+    struct shim_pager_config config = pager_config(16 * MIB, &said);
+    struct shim_pager *pager;
+    open_or_skip(&pager, &config);
+    void *base;
+    ck_assert_int_eq(shim_pager_map(pager, NULL, 24 * MIB, 0, &base), 0);
+    fill_words(base, 24 * MIB, 0);
+    for (int round = 0; round < 10; round++) /* this fits */
+        ck_assert_uint_eq(check_words(base, 12 * MIB, 0), 12 * MIB / 8);
+    ck_assert_ptr_null(strstr(said.lines, "would do"));
+    for (int round = 0; round < 40 && !strstr(said.lines, "would do"); round++)
+        ck_assert_uint_eq(check_words(base, 24 * MIB, 0), 24 * MIB / 8);
+    unsigned had, reads, needs;
+    const char *line = strstr(said.lines, "the engine goes round");
+    ck_assert_ptr_nonnull(line);
+    ck_assert_int_eq(
+        sscanf(line,
+               "the engine goes round more of its cache than its %u MiB of memory hold, and reads %u MiB back "
+               "each time; about %u MiB would do",
+               &had, &reads, &needs),
+        3);
+    ck_assert_uint_eq(had, 16);
+    ck_assert_uint_ge(needs, 23);
+    ck_assert_uint_le(needs, 32);
+    ck_assert_uint_eq(needs - reads, 16);
+    shim_pager_close(&pager);
+}
+END_TEST
+
 /* What the kernel says that the process holds. */
 static uint64_t shared_resident(void)
 {
@@ -368,6 +398,7 @@ int main(void)
 {
     TCase *tests = tcase_create("pager");
     tcase_add_test(tests, holds_what_was_written_in_a_quarter_of_it);
+    tcase_add_test(tests, a_budget_below_the_working_set_is_said_with_what_would_do);
     tcase_add_test(tests, the_process_holds_no_more_than_the_budget);
     tcase_add_test(tests, a_range_that_is_only_cleared_takes_nothing);
     tcase_add_test(tests, zeros_leave_without_a_write);
