@@ -131,9 +131,8 @@ int shim_pager_map(struct shim_pager *pager, void *at, size_t bytes, size_t alig
     *base = view;
     return 0;
 err_unmap:
-    if (at) /* what was there is gone; the caller's memory must stay memory */
-        mmap(view, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
-    else
+    /* What was there is gone; the caller's memory must stay memory. */
+    if (!at || mmap(view, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED)
         munmap(view, bytes);
 err_unlock:
     shim_pager_unlock(pager);
