@@ -68,6 +68,18 @@ static void end_discarded(struct shim_pager *pager, uint32_t chunk)
         shim_queue_add(pager, chunk);
 }
 
+/* The line is out before anybody gets the signal, which may end the process. The chunk is LOADING all the while. */
+static void say_lost(struct shim_pager *pager, int result)
+{
+    if (pager->said_lost)
+        return;
+    shim_say(pager, true, "a page of the cache can't be read back from the swap file (%s): a touch of it is SIGBUS",
+             result == -EBADMSG ? "its bytes are not those that were written" : strerror(-result));
+    shim_pager_unlock(pager);
+    shim_pager_lock(pager);
+    pager->said_lost = true; /* not before: who comes meanwhile would go on without the line */
+}
+
 static void load_done(struct swap_io *io)
 {
     struct shim_move *move = (struct shim_move *)(void *)((char *)io - offsetof(struct shim_move, io));
@@ -77,16 +89,13 @@ static void load_done(struct swap_io *io)
     int result = io->result;
     shim_pager_lock(pager);
     free_move(move);
+    if (result && !(c->flags & SHIM_DISCARDED))
+        say_lost(pager, result);
     if (c->flags & SHIM_DISCARDED)
         end_discarded(pager, chunk);
-    else if (result) {
-        if (!pager->said_lost)
-            shim_say(pager, true,
-                     "a page of the cache can't be read back from the swap file (%s): a touch of it is SIGBUS",
-                     result == -EBADMSG ? "its bytes are not those that were written" : strerror(-result));
-        pager->said_lost = true;
+    else if (result)
         shim_chunk_lose(pager, chunk);
-    } else {
+    else {
         shim_chunk_leave_alias(pager, chunk);
         shim_chunk_set(pager, chunk, SHIM_RESIDENT);
         if (c->flags & SHIM_WANTED)
