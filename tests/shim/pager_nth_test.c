@@ -118,11 +118,11 @@ static void each_fails_once(enum call call)
     int fds = count_fds(), threads = count_threads(), maps = leaks_count_maps("memfd:kvmm");
     memset(counts, 0, sizeof counts);
     ck_assert_int_eq(live(), 2);
-    long n = atomic_load(&counts[call]), most = scaled(30);
+    long n = atomic_load(&counts[call]), most = scaled(30) + 4, all = most < 20 ? 3 : 20;
     int came[3] = {0};
     ck_assert_int_gt(n, 0);
     /* All of the first ones, which open and map; then some of the many that move pages. */
-    for (long nth = 1; nth <= n; nth += nth < 20 || n < most ? 1 : n / (most - 19)) {
+    for (long nth = 1; nth <= n; nth += nth < all || n < most ? 1 : n / (most - all + 1)) {
         memset(counts, 0, sizeof counts);
         atomic_store(&fail_nth, nth);
         atomic_store(&fail_call, (int)call);

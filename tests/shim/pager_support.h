@@ -5,6 +5,7 @@
 #define TESTS_SHIM_PAGER_SUPPORT_H
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -13,6 +14,26 @@
 
 #define CHUNK ((size_t)64 << 10)
 #define MIB   ((size_t)1 << 20)
+
+/* The pager's log, which its threads write while a test reads. */
+static pthread_mutex_t said_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static inline void pager_log(void *user, bool warning, const char *line)
+{
+    pthread_mutex_lock(&said_lock);
+    said_log(user, warning, line);
+    pthread_mutex_unlock(&said_lock);
+}
+
+/* All lines so far; good until the next call. */
+static inline const char *said_now(const struct said *said)
+{
+    static struct said copy;
+    pthread_mutex_lock(&said_lock);
+    copy = *said;
+    pthread_mutex_unlock(&said_lock);
+    return copy.lines;
+}
 
 /* A pager with room for `memory` bytes and a swap file in the test's folder; said collects its log. Skips the test where
  * userfaultfd is not to be had. */
@@ -28,7 +49,7 @@
 static inline struct shim_pager_config pager_config(size_t memory, struct said *said)
 {
     return (struct shim_pager_config){
-        .memory = memory, .chunk_bytes = CHUNK, .swap_dir = test_dir(), .log = said_log, .log_user = said};
+        .memory = memory, .chunk_bytes = CHUNK, .swap_dir = test_dir(), .log = pager_log, .log_user = said};
 }
 
 static inline struct shim_pager_info pager_info(struct shim_pager *pager)

@@ -43,11 +43,14 @@ static inline void *simcuda_symbol(const char *name)
 
 static inline void *cpu_at(const void *device_address)
 {
-    static void *(*host_address)(unsigned long long);
+    static void *_Atomic symbol; /* several threads may be the first */
     if (!on_cuda())
         return (void *)(uintptr_t)device_address;
-    if (!host_address)
-        *(void **)&host_address = simcuda_symbol("simcuda_host_address");
+    void *found = symbol;
+    if (!found)
+        symbol = found = simcuda_symbol("simcuda_host_address");
+    void *(*host_address)(unsigned long long);
+    *(void **)&host_address = found;
     return host_address((uintptr_t)device_address);
 }
 
