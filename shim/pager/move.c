@@ -83,7 +83,7 @@ static void end_discarded(struct shim_pager *pager, uint32_t chunk)
     shim_chunks_release(pager, chunk, 1);
     shim_policy_left(pager->policy, chunk, false);
     c->flags &= (uint16_t) ~(SHIM_DISCARDED | SHIM_LEAVING | SHIM_RETURNS);
-    if ((c->flags & SHIM_WANTED) && !(c->flags & SHIM_QUEUED))
+    if ((c->flags & SHIM_WANTED) && !(c->flags & SHIM_QUEUED) && !shim_chunk_range(pager, chunk)->closing)
         shim_queue_add(pager, chunk);
 }
 
