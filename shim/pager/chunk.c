@@ -79,38 +79,6 @@ void shim_chunk_map(struct shim_pager *pager, uint32_t chunk, bool write)
     stop_waiting(pager, chunk);
 }
 
-/* By memory: where the view can't take a copy as a whole, or would have to take it writable for a moment, unseen. */
-static void install_by_alias(struct shim_pager *pager, uint32_t chunk, const char *bytes)
-{
-    struct shim_chunk *c = &pager->chunks[chunk];
-    memcpy(shim_chunk_alias(pager, chunk), bytes, pager->chunk_bytes);
-    shim_chunk_leave_alias(pager, chunk);
-    shim_chunk_set(pager, chunk, SHIM_RESIDENT);
-    if (c->flags & SHIM_WANTED)
-        shim_chunk_map(pager, chunk, c->flags & SHIM_WANT_WRITE);
-}
-
-void shim_chunk_install(struct shim_pager *pager, uint32_t chunk, const char *bytes)
-{
-    struct shim_chunk *c = &pager->chunks[chunk];
-    char *view = shim_chunk_view(pager, chunk);
-    size_t view_bytes = shim_chunk_view_bytes(pager, chunk);
-    bool wanted = c->flags & SHIM_WANTED, read_only = pager->uffd.protect && !(c->flags & SHIM_WANT_WRITE);
-    if ((!read_only && !wanted) || shim_uffd_copy(&pager->uffd, view, bytes, view_bytes, read_only)) {
-        install_by_alias(pager, chunk, bytes);
-        return;
-    }
-    shim_chunk_set(pager, chunk, SHIM_RESIDENT);
-    c->flags |= SHIM_MAPPED;
-    if (!wanted) {
-        shim_chunk_unmap(pager, chunk); /* so that its first touch is reported */
-        return;
-    }
-    if (!read_only)
-        shim_chunk_free_slot(pager, chunk);
-    stop_waiting(pager, chunk);
-}
-
 void shim_chunks_map_clean(struct shim_pager *pager, uint32_t first, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++)

@@ -3,41 +3,22 @@
 
 #include <errno.h>
 #include <string.h>
-#include <sys/mman.h>
 
 static void load_done(struct swap_io *io);
 static void write_done(struct swap_io *io);
 
-size_t shim_buffer_bytes(const struct shim_pager *pager)
+void shim_moves_init(struct shim_pager *pager)
 {
-    return pager->n_reads * pager->chunk_bytes;
-}
-
-int shim_moves_init(struct shim_pager *pager)
-{
-    size_t n = SHIM_READ_BYTES / pager->chunk_bytes;
-    pager->n_reads = n > SHIM_MAX_READS ? SHIM_MAX_READS : n < SHIM_MIN_READS ? SHIM_MIN_READS : (uint32_t)n;
-    pager->demand_reads = pager->n_reads / 6;
-    void *buffers = mmap(NULL, shim_buffer_bytes(pager), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (buffers == MAP_FAILED)
-        return -ENOMEM;
-    pager->buffers = buffers;
-    /* A child's copies would be made while the disk writes to the pages. */
-    if (madvise(buffers, shim_buffer_bytes(pager), MADV_DONTFORK))
-        return -errno;
-    madvise(buffers, shim_buffer_bytes(pager), MADV_DONTDUMP);
-    for (uint32_t i = 0; i < pager->n_reads; i++) {
-        pager->reads[i] = (struct shim_move){
-            .pager = pager, .buffer = pager->buffers + i * pager->chunk_bytes, .next = pager->free_reads};
+    for (uint32_t i = 0; i < SHIM_MAX_READS; i++) {
+        pager->reads[i] = (struct shim_move){.pager = pager, .next = pager->free_reads};
         pager->free_reads = &pager->reads[i];
     }
-    pager->n_free_reads = pager->n_reads;
+    pager->n_free_reads = SHIM_MAX_READS;
     for (uint32_t i = 0; i < SHIM_MAX_WRITES; i++) {
         pager->writes[i] = (struct shim_move){.pager = pager, .write = true, .next = pager->free_writes};
         pager->free_writes = &pager->writes[i];
     }
     pager->n_free_writes = SHIM_MAX_WRITES;
-    return 0;
 }
 
 static void free_move(struct shim_move *move)
@@ -57,14 +38,14 @@ static void prepare(struct shim_move *move, uint32_t chunk, bool urgent, void (*
     move->chunk = chunk;
     move->io = (struct swap_io){.slot = c->slot,
                                 .stamp = {.key = chunk, .generation = c->generation},
-                                .buf = move->write ? shim_chunk_alias(pager, chunk) : move->buffer,
+                                .buf = shim_chunk_alias(pager, chunk),
                                 .urgent = urgent,
                                 .done = done};
 }
 
 bool shim_load_start(struct shim_pager *pager, uint32_t chunk, bool urgent)
 {
-    if (pager->n_free_reads <= (urgent ? 0 : pager->demand_reads))
+    if (pager->n_free_reads <= (urgent ? 0 : SHIM_DEMAND_READS))
         return false;
     struct shim_move *move = pager->free_reads;
     pager->free_reads = move->next;
@@ -107,15 +88,19 @@ static void load_done(struct swap_io *io)
     struct shim_chunk *c = &pager->chunks[chunk];
     int result = io->result;
     shim_pager_lock(pager);
+    free_move(move);
     if (result && !(c->flags & SHIM_DISCARDED))
         say_lost(pager, result);
     if (c->flags & SHIM_DISCARDED)
         end_discarded(pager, chunk);
     else if (result)
         shim_chunk_lose(pager, chunk);
-    else
-        shim_chunk_install(pager, chunk, move->buffer);
-    free_move(move);
+    else {
+        shim_chunk_leave_alias(pager, chunk);
+        shim_chunk_set(pager, chunk, SHIM_RESIDENT);
+        if (c->flags & SHIM_WANTED)
+            shim_chunk_map(pager, chunk, c->flags & SHIM_WANT_WRITE);
+    }
     shim_queue_serve(pager);
     shim_room_balance(pager);
     shim_pager_unlock(pager);

@@ -112,14 +112,11 @@ static int open_swap(struct shim_pager *pager, char *reason, size_t size)
         snprintf(reason, size, "a thread: %s", strerror(-error));
         return error;
     }
-    struct iovec buffers = {pager->buffers, shim_buffer_bytes(pager)};
-    struct swap_file_config config = {.buffers = &buffers,
-                                      .n_buffers = 1,
-                                      .dir = pager->config.swap_dir,
+    struct swap_file_config config = {.dir = pager->config.swap_dir,
                                       .block_bytes = pager->chunk_bytes,
                                       .max_bytes = pager->config.swap_bytes,
                                       .backend = pager->config.swap_backend ? pager->config.swap_backend : "auto",
-                                      .read_depth = pager->n_reads,
+                                      .read_depth = SHIM_MAX_READS,
                                       .write_depth = SHIM_MAX_WRITES,
                                       .crew = pager->crew,
                                       .log = pager->config.log,
@@ -153,8 +150,6 @@ static void free_all(struct shim_pager *pager)
     if (pager->wake_fd >= 0)
         close(pager->wake_fd);
     shim_uffd_close(&pager->uffd);
-    if (pager->buffers)
-        munmap(pager->buffers, shim_buffer_bytes(pager));
     if (pager->chunks)
         munmap(pager->chunks, SHIM_MAX_CHUNKS * sizeof(pager->chunks[0]));
     pthread_cond_destroy(&pager->changed);
@@ -179,14 +174,11 @@ int shim_pager_open(const struct shim_pager_config *config, struct shim_pager **
     pager->uffd.fd = pager->wake_fd = -1;
     pager->queue_first = pager->queue_last = SHIM_NO_CHUNK;
     atomic_store(&pager->low, UINTPTR_MAX);
+    shim_moves_init(pager);
     init_locks(pager);
     int error = settle_config(pager, config, reason, size);
     if (!error)
         error = shim_uffd_open(config->user_faults, &pager->uffd, reason, size);
-    if (!error && shim_moves_init(pager)) {
-        snprintf(reason, size, "no memory for the pager's buffers");
-        error = -ENOMEM;
-    }
     if (!error)
         error = open_swap(pager, reason, size);
     if (error)

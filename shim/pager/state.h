@@ -13,15 +13,14 @@
 #include "shim/pager/uffd.h"
 #include "swap/swap.h"
 
-#define SHIM_MAX_RANGES 64
-#define SHIM_MAX_CHUNKS (1u << 24)        /* 1 TiB of 64 KiB; the tables are touched as chunks are */
-#define SHIM_MAX_READS  48                /* transfers in flight */
-#define SHIM_READ_BYTES ((size_t)8 << 20) /* of all buffers for reads, at most, but for SHIM_MIN_READS */
-#define SHIM_MIN_READS  8
-#define SHIM_MAX_WRITES 16
-#define SHIM_RESERVE    8 /* slots kept for exchanges, see evict.c */
-#define SHIM_READY_RING 256
-#define SHIM_RETRY_NS   100000000u /* after a failure that may pass */
+#define SHIM_MAX_RANGES   64
+#define SHIM_MAX_CHUNKS   (1u << 24) /* 1 TiB of 64 KiB; the tables are touched as chunks are */
+#define SHIM_MAX_READS    48         /* transfers in flight */
+#define SHIM_MAX_WRITES   16
+#define SHIM_DEMAND_READS 8 /* of these, kept for chunks that are waited for */
+#define SHIM_RESERVE      8 /* slots kept for exchanges, see evict.c */
+#define SHIM_READY_RING   256
+#define SHIM_RETRY_NS     100000000u /* after a failure that may pass */
 
 enum shim_chunk_state {
     SHIM_ZERO = 0, /* nowhere: reads as zeros */
@@ -72,7 +71,6 @@ struct shim_move {
     struct shim_pager *pager;
     uint32_t chunk;
     bool write;
-    char *buffer;           /* reads: where the bytes arrive, a chunk long */
     struct shim_move *next; /* while free */
 };
 
@@ -110,9 +108,6 @@ struct shim_pager {
     struct shim_move reads[SHIM_MAX_READS], writes[SHIM_MAX_WRITES];
     struct shim_move *free_reads, *free_writes;
     uint32_t n_free_reads, n_free_writes;
-    uint32_t n_reads;      /* of the reads, how many there are */
-    uint32_t demand_reads; /* of those, how many are kept for chunks that are waited for */
-    char *buffers;         /* the reads' */
     uint32_t suspend_next; /* where the sweep that empties memory goes on */
     int suspend_error;     /* why it can't */
     uint32_t end_chunk;    /* no range has chunks from this number on */
@@ -153,8 +148,6 @@ size_t shim_chunk_view_bytes(struct shim_pager *pager, uint32_t chunk);
 
 /* chunk.c: single steps of one chunk, and the bookkeeping that goes with them. */
 void shim_chunk_set(struct shim_pager *pager, uint32_t chunk, enum shim_chunk_state state);
-/* LOADING, and `bytes` are its bytes → RESIDENT; in the view if it is waited for. */
-void shim_chunk_install(struct shim_pager *pager, uint32_t chunk, const char *bytes);
 /* RESIDENT (or, to read, WRITING): into the view, waking who waits. For writing it loses its slot. */
 void shim_chunk_map(struct shim_pager *pager, uint32_t chunk, bool write);
 /* Neighbours, RESIDENT, not in the view: into it for reading, at one go. Does nothing if one of them has no slot or pages can't be
@@ -182,9 +175,7 @@ bool shim_load_start(struct shim_pager *pager, uint32_t chunk, bool urgent);
 /* RESIDENT without a slot → WRITING. From the reserve only if an exchange needs it. -EAGAIN: no transfer is free; -ENOSPC,
  * -ENODEV: no slot. */
 int shim_write_start(struct shim_pager *pager, uint32_t chunk, bool leaving, bool exchange);
-/* chunk_bytes is set. 0, -ENOMEM. */
-int shim_moves_init(struct shim_pager *pager);
-size_t shim_buffer_bytes(const struct shim_pager *pager); /* of pager->buffers */
+void shim_moves_init(struct shim_pager *pager);
 
 /* evict.c: room. */
 enum shim_room {

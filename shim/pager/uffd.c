@@ -174,24 +174,6 @@ int shim_uffd_map(const struct shim_uffd *uffd, void *address, size_t bytes, boo
     return any ? 0 : -ENOENT;
 }
 
-int shim_uffd_copy(const struct shim_uffd *uffd, void *address, const void *from, size_t bytes, bool read_only)
-{
-    size_t done = 0;
-    while (done < bytes) {
-        struct uffdio_copy copy = {.dst = (uintptr_t)address + done,
-                                   .src = (uintptr_t)from + done,
-                                   .len = bytes - done,
-                                   .mode = read_only ? UFFDIO_COPY_MODE_WP : 0};
-        if (ioctl(uffd->fd, UFFDIO_COPY, &copy) == 0)
-            return 0;
-        if (copy.copy > 0)
-            done += (size_t)copy.copy;
-        else if (errno != EAGAIN)
-            return -errno;
-    }
-    return 0;
-}
-
 static int protect_once(const struct shim_uffd *uffd, uintptr_t at, size_t bytes, bool read_only)
 {
     struct uffdio_writeprotect protect = {.range = {.start = at, .len = bytes},

@@ -30,10 +30,6 @@ int shim_uffd_register(const struct shim_uffd *uffd, void *address, size_t bytes
  * read_only only where uffd->protect. -errno: -ENOENT, -ENOMEM. */
 int shim_uffd_map(const struct shim_uffd *uffd, void *address, size_t bytes, bool read_only);
 
-/* Puts copies of the bytes at `from` into pages that the memfd doesn't have yet, maps them into the view and wakes who waits. On
- * failure (-EEXIST, -ENOENT: a part of the view is unmapped, -ENOMEM) some of them may be there. */
-int shim_uffd_copy(const struct shim_uffd *uffd, void *address, const void *from, size_t bytes, bool read_only);
-
 /* Of mapped pages; making them writable wakes who waits. */
 int shim_uffd_protect(const struct shim_uffd *uffd, void *address, size_t bytes, bool read_only);
 
