@@ -37,7 +37,7 @@ struct swap_backend_ops {
     void (*close)(struct swap_backend *backend);
 
     /* In a child after fork(): closes what the child has of the parent's descriptors, the tier's file not among them. Nothing else
-     * may be called there. Async-signal-safe. */
+     * may be called there. Async-signal-safe. NULL: it has none. */
     void (*forget)(struct swap_backend *backend);
 };
 

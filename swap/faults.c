@@ -173,7 +173,8 @@ static void faults_close(struct swap_backend *backend)
 static void faults_forget(struct swap_backend *backend)
 {
     struct faults *faults = (struct faults *)backend;
-    faults->lower->ops->forget(faults->lower);
+    if (faults->lower->ops->forget != NULL)
+        faults->lower->ops->forget(faults->lower);
 }
 
 static const struct swap_backend_ops faults_ops = {

@@ -135,7 +135,8 @@ static void file_close(struct swap_store *store)
 static void file_forget(struct swap_store *store)
 {
     struct file_store *file = file_of(store);
-    file->backend->ops->forget(file->backend);
+    if (file->backend->ops->forget != NULL)
+        file->backend->ops->forget(file->backend);
     close(file->fd);
 }
 

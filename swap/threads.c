@@ -94,15 +94,10 @@ static void threads_close(struct swap_backend *backend)
     free(threads);
 }
 
-static void threads_forget(struct swap_backend *backend)
-{
-}
-
 static const struct swap_backend_ops threads_ops = {
     .name = "threads",
     .submit = threads_submit,
     .close = threads_close,
-    .forget = threads_forget,
 };
 
 int swap_threads_open(const struct swap_backend_config *config, struct swap_backend **backend,
