@@ -7,6 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "swap/thread.h"
+
 /* Pages that are mapped in the view and in the alias count twice as the process's, so they are taken out of the alias; several
  * at a time, since each time interrupts the CPUs that the engine runs on. */
 #define IN_ALIAS 32
@@ -55,7 +57,7 @@ static void stop_waiting(struct shim_pager *pager, uint32_t chunk)
 {
     struct shim_chunk *c = &pager->chunks[chunk];
     if (c->flags & SHIM_WANTED)
-        pager->info.fault_wait_ns += (uint64_t)((uint32_t)(shim_now_ns() / 1000) - c->since_us) * 1000;
+        pager->info.fault_wait_ns += (uint64_t)((uint32_t)(swap_now_ns() / 1000) - c->since_us) * 1000;
     c->flags &= (uint16_t) ~(SHIM_WANTED | SHIM_WANT_WRITE);
 }
 

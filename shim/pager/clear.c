@@ -69,20 +69,6 @@ void shim_discard_chunks(struct shim_pager *pager, uint32_t first, uint32_t end)
     shim_queue_serve(pager);
 }
 
-/* Finds the range that holds [address, address + bytes). */
-static struct shim_range *range_of(struct shim_pager *pager, const void *address, size_t bytes)
-{
-    uintptr_t at = (uintptr_t)address;
-    for (int i = 0; i < SHIM_MAX_RANGES; i++) {
-        struct shim_range *range = &pager->ranges[i];
-        uintptr_t base = atomic_load_explicit(&range->base, memory_order_relaxed);
-        uintptr_t end = atomic_load_explicit(&range->end, memory_order_relaxed);
-        if (base != 0 && !range->closing && at >= base && at <= end && bytes <= end - at)
-            return range;
-    }
-    return NULL;
-}
-
 /* The part of a chunk that a discard doesn't fill, through the view: it may have to be fetched for that. */
 static void clear_edge(struct shim_pager *pager, struct shim_range *range, char *at, size_t bytes)
 {
@@ -99,7 +85,7 @@ int shim_pager_discard(struct shim_pager *pager, void *address, size_t bytes)
     if (pager->forgotten)
         return -ECHILD;
     shim_pager_lock(pager);
-    struct shim_range *range = range_of(pager, address, bytes);
+    struct shim_range *range = shim_range_of(pager, (uintptr_t)address, bytes);
     if (!range) {
         shim_pager_unlock(pager);
         return -EINVAL;
@@ -131,7 +117,7 @@ int shim_pager_advise(struct shim_pager *pager, const void *address, size_t byte
     if (pager->forgotten)
         return -ECHILD;
     shim_pager_lock(pager);
-    struct shim_range *range = range_of(pager, address, bytes);
+    struct shim_range *range = shim_range_of(pager, (uintptr_t)address, bytes);
     int error = range ? 0 : -EINVAL;
     if (range && bytes > 0) {
         size_t from = (size_t)((uintptr_t)address - atomic_load(&range->base));

@@ -8,6 +8,8 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include "swap/thread.h"
+
 /* After a touch the next one often comes within microseconds, and falling asleep and being woken takes longer (some 100 µs
  * on a virtual machine): so the thread looks again for this long before it sleeps. */
 #define LOOK_AGAIN_NS  50000u
@@ -49,7 +51,7 @@ static bool bring_in(struct shim_pager *pager, uint32_t chunk)
 /* With nothing under way that would make room by itself, waiting may be for ever: if it lasts, that is said. */
 static void stay_stuck(struct shim_pager *pager)
 {
-    uint64_t now = shim_now_ns();
+    uint64_t now = swap_now_ns();
     pager->retry_ns = now + SHIM_RETRY_NS;
     if (pager->n_free_writes < SHIM_MAX_WRITES || pager->n_free_reads < SHIM_MAX_READS)
         return;
@@ -152,7 +154,7 @@ static void want(struct shim_pager *pager, uint32_t chunk, bool write)
 {
     struct shim_chunk *c = &pager->chunks[chunk];
     if (!(c->flags & SHIM_WANTED))
-        c->since_us = (uint32_t)(shim_now_ns() / 1000);
+        c->since_us = (uint32_t)(swap_now_ns() / 1000);
     c->flags |= SHIM_WANTED | (write ? SHIM_WANT_WRITE : 0);
 }
 
@@ -222,16 +224,12 @@ static void handle(struct shim_pager *pager, const struct uffd_msg *message)
         return;
     uintptr_t address = (uintptr_t)message->arg.pagefault.address;
     pager->info.n_faults++;
-    for (int i = 0; i < SHIM_MAX_RANGES; i++) {
-        struct shim_range *range = &pager->ranges[i];
-        uintptr_t base = atomic_load_explicit(&range->base, memory_order_relaxed);
-        if (base == 0 || address < base || address >= atomic_load_explicit(&range->end, memory_order_relaxed))
-            continue;
-        if (!range->closing)
-            touched(pager, range->first + (uint32_t)((address - base) / pager->chunk_bytes), address,
-                    message->arg.pagefault.feat.ptid, message->arg.pagefault.flags);
+    struct shim_range *range = shim_range_of(pager, address, 1);
+    if (!range)
         return;
-    }
+    uintptr_t base = atomic_load_explicit(&range->base, memory_order_relaxed);
+    touched(pager, range->first + (uint32_t)((address - base) / pager->chunk_bytes), address,
+            message->arg.pagefault.feat.ptid, message->arg.pagefault.flags);
 }
 
 /* A budget below what the engine goes round is right, but slow: how much would do. That is known after some rounds. */
@@ -276,16 +274,16 @@ void *shim_fault_thread(void *argument)
     uint64_t look_until = 0;
     for (;;) {
         if (hear(pager)) {
-            look_until = shim_now_ns() + LOOK_AGAIN_NS;
+            look_until = swap_now_ns() + LOOK_AGAIN_NS;
             continue;
         }
-        if (look_until != 0 && shim_now_ns() < look_until)
+        if (look_until != 0 && swap_now_ns() < look_until)
             continue;
         look_until = 0;
         shim_pager_lock(pager);
         bool stop = pager->stopping;
         int timeout = -1;
-        if (pager->retry_ns != 0 && shim_now_ns() >= pager->retry_ns) {
+        if (pager->retry_ns != 0 && swap_now_ns() >= pager->retry_ns) {
             pager->retry_ns = 0;
             shim_queue_serve(pager);
             shim_room_balance(pager);

@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "swap/thread.h"
+
 static void load_done(struct swap_io *io);
 static void write_done(struct swap_io *io);
 
@@ -111,7 +113,7 @@ int shim_write_start(struct shim_pager *pager, uint32_t chunk, bool leaving, boo
     struct shim_chunk *c = &pager->chunks[chunk];
     if (!pager->swap)
         return -ENOSPC;
-    if (pager->n_free_writes == 0 || (pager->write_again_ns != 0 && shim_now_ns() < pager->write_again_ns))
+    if (pager->n_free_writes == 0 || (pager->write_again_ns != 0 && swap_now_ns() < pager->write_again_ns))
         return -EAGAIN;
     pager->write_again_ns = 0;
     uint32_t slot;
@@ -145,7 +147,7 @@ static void write_failed(struct shim_pager *pager, uint32_t chunk, int result)
     pager->chunks[chunk].flags &= (uint16_t)~SHIM_HAS_SLOT;
     shim_chunk_set(pager, chunk, SHIM_RESIDENT);
     shim_policy_keep(pager->policy, chunk);
-    pager->write_again_ns = pager->retry_ns = shim_now_ns() + SHIM_RETRY_NS;
+    pager->write_again_ns = pager->retry_ns = swap_now_ns() + SHIM_RETRY_NS;
     shim_chunk_leave_alias(pager, chunk);
     if (!pager->said_write_error)
         shim_say(pager, true, "a page of the cache can't be written to the swap file (%s); it stays in memory",

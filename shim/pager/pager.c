@@ -17,11 +17,6 @@
 
 #define READ_AHEAD_BYTES ((uint64_t)8 << 20)
 
-uint64_t shim_now_ns(void)
-{
-    return swap_now_ns();
-}
-
 void shim_pager_lock(struct shim_pager *pager)
 {
     pthread_mutex_lock(&pager->lock);

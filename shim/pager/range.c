@@ -199,6 +199,18 @@ int shim_pager_unmap(struct shim_pager *pager, void *base, bool replace)
     return 0;
 }
 
+struct shim_range *shim_range_of(struct shim_pager *pager, uintptr_t at, size_t bytes)
+{
+    for (int i = 0; i < SHIM_MAX_RANGES; i++) {
+        struct shim_range *range = &pager->ranges[i];
+        uintptr_t base = atomic_load_explicit(&range->base, memory_order_relaxed);
+        uintptr_t end = atomic_load_explicit(&range->end, memory_order_relaxed);
+        if (base != 0 && !range->closing && at >= base && at <= end && bytes <= end - at)
+            return range;
+    }
+    return NULL;
+}
+
 bool shim_pager_find(struct shim_pager *pager, const void *address, void **base, size_t *bytes)
 {
     uintptr_t at = (uintptr_t)address;

@@ -135,7 +135,6 @@ struct shim_pager {
 void shim_pager_lock(struct shim_pager *pager);
 void shim_pager_unlock(struct shim_pager *pager);
 void shim_say(struct shim_pager *pager, bool warning, const char *format, ...) __attribute__((format(printf, 3, 4)));
-uint64_t shim_now_ns(void);
 
 static inline struct shim_range *shim_chunk_range(struct shim_pager *pager, uint32_t chunk)
 {
@@ -145,6 +144,9 @@ char *shim_chunk_view(struct shim_pager *pager, uint32_t chunk);
 char *shim_chunk_alias(struct shim_pager *pager, uint32_t chunk);
 /* Of the chunk's view: less than chunk_bytes at a range's end. */
 size_t shim_chunk_view_bytes(struct shim_pager *pager, uint32_t chunk);
+
+/* range.c: the range that holds [at, at + bytes) and isn't being unmapped; NULL: none. */
+struct shim_range *shim_range_of(struct shim_pager *pager, uintptr_t at, size_t bytes);
 
 /* chunk.c: single steps of one chunk, and the bookkeeping that goes with them. */
 void shim_chunk_set(struct shim_pager *pager, uint32_t chunk, enum shim_chunk_state state);
@@ -187,7 +189,7 @@ enum shim_room {
 bool shim_room_take(struct shim_pager *pager, enum shim_room purpose);
 bool shim_reserve_fill(struct shim_pager *pager);
 void shim_ready_add(struct shim_pager *pager, uint32_t chunk); /* clean, and named by the policy */
-void shim_room_balance(struct shim_pager *pager); /* cleans ahead of need, goes on suspending, grants wishes, probes */
+void shim_room_balance(struct shim_pager *pager); /* cleans ahead of need, goes on suspending, grants wishes */
 void shim_wish_add(struct shim_pager *pager, uint32_t first, uint32_t end, bool returns_only);
 void shim_probe(struct shim_pager *pager);
 
