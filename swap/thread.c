@@ -26,6 +26,21 @@ int swap_thread_start(pthread_t *thread, const char *name, void *(*run)(void *ar
     return 0;
 }
 
+void swap_cond_init(pthread_cond_t *cond)
+{
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(cond, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+}
+
+bool swap_cond_wait_until(pthread_cond_t *cond, pthread_mutex_t *lock, uint64_t until_ns)
+{
+    struct timespec until = {.tv_sec = (time_t)(until_ns / 1000000000u), .tv_nsec = (long)(until_ns % 1000000000u)};
+    return pthread_cond_timedwait(cond, lock, &until) == 0 || swap_now_ns() < until_ns;
+}
+
 uint64_t swap_now_ns(void)
 {
     struct timespec now;

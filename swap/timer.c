@@ -30,9 +30,7 @@ static void *timer_thread(void *arg)
             continue;
         }
         if (alarm->due_ns > swap_now_ns()) {
-            struct timespec due = {.tv_sec = (time_t)(alarm->due_ns / 1000000000u),
-                                   .tv_nsec = (long)(alarm->due_ns % 1000000000u)};
-            pthread_cond_timedwait(&timer->changed, &timer->lock, &due);
+            swap_cond_wait_until(&timer->changed, &timer->lock, alarm->due_ns);
             continue;
         }
         timer->first = alarm->next;
@@ -49,12 +47,8 @@ int swap_timer_open(struct swap_timer **timer)
     struct swap_timer *made = calloc(1, sizeof(*made));
     if (made == NULL)
         return -ENOMEM;
-    pthread_condattr_t monotonic;
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_mutex_init(&made->lock, NULL);
-    pthread_cond_init(&made->changed, &monotonic);
-    pthread_condattr_destroy(&monotonic);
+    swap_cond_init(&made->changed);
     int result = swap_thread_start(&made->thread, "kvmm-timer", timer_thread, made);
     if (result < 0)
         goto err_destroy;

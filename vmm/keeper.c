@@ -7,6 +7,7 @@
 #include "vmm/error.h"
 #include "vmm/layout.h"
 #include "vmm/mm.h"
+#include "swap/thread.h"
 
 #define RESERVE_MOST 64
 #define REFUSALS     3
@@ -321,11 +322,7 @@ int vmm_keeper_open(kvmm *mm, uint32_t tokens)
     keeper->tokens = tokens;
     if (keeper->ahead)
         keeper->reserve = eighth < RESERVE_MOST ? eighth : RESERVE_MOST;
-    pthread_condattr_t attr;
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&keeper->work, &attr);
-    pthread_condattr_destroy(&attr);
+    swap_cond_init(&keeper->work);
     keeper->runs = true; /* before there is a thread that reads it */
     int rc = pthread_create(&keeper->thread, NULL, keeper_main, mm);
     if (rc == 0)

@@ -8,6 +8,7 @@
 
 #include "vmm/error.h"
 #include "vmm/mm.h"
+#include "swap/thread.h"
 
 struct vmm_move *vmm_move_take(kvmm *mm)
 {
@@ -272,14 +273,7 @@ bool vmm_can_change(const kvmm *mm)
 
 void vmm_wait_for(pthread_cond_t *what, kvmm *mm, long ns)
 {
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_nsec += ns;
-    if (until.tv_nsec >= 1000000000) {
-        until.tv_nsec -= 1000000000;
-        until.tv_sec++;
-    }
-    pthread_cond_timedwait(what, &mm->lock, &until);
+    swap_cond_wait_until(what, &mm->lock, swap_now_ns() + (uint64_t)ns);
 }
 
 void vmm_wait(kvmm *mm)

@@ -12,6 +12,7 @@
 #include "vmm/error.h"
 #include "vmm/layout.h"
 #include "vmm/mm.h"
+#include "swap/thread.h"
 
 /* The host tier is registered with io_uring, which pins it, so all of its memory is taken at open; up to this size that
  * costs less than a quarter of a second, and saves CPU time at each write to NVMe. */
@@ -267,12 +268,8 @@ static void dismantle(kvmm *mm)
 
 static void init_locks(kvmm *mm)
 {
-    pthread_condattr_t attr;
     pthread_mutex_init(&mm->lock, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&mm->changed, &attr);
-    pthread_condattr_destroy(&attr);
+    swap_cond_init(&mm->changed);
 }
 
 int vmm_open(const struct kvmm_config *cfg, const struct vmm_open_options *options, kvmm **out)

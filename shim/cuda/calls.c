@@ -4,13 +4,12 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
-#include <time.h>
 
 #include "shim/cuda/gate.h"
 #include "shim/log.h"
+#include "swap/thread.h"
 
 #define MAX_CONTEXTS 64
-#define NS_PER_S     1000000000u
 
 int shim_cuda_place_enter(struct shim_cuda_place *place, CUcontext context)
 {
@@ -76,11 +75,7 @@ static CUresult drained; /* what the last drain ended with */
 
 static void set_up(void)
 {
-    pthread_condattr_t attributes;
-    pthread_condattr_init(&attributes);
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    pthread_cond_init(&changed, &attributes);
-    pthread_condattr_destroy(&attributes);
+    swap_cond_init(&changed);
 }
 
 void shim_cuda_context_came(CUcontext context)
@@ -162,9 +157,8 @@ static bool start_drain(void)
 /* Under lock. False: the deadline has passed. */
 static bool wait_for_drain(uint64_t deadline_ns)
 {
-    struct timespec at = {(time_t)(deadline_ns / NS_PER_S), (long)(deadline_ns % NS_PER_S)};
     while (draining) {
-        if (pthread_cond_timedwait(&changed, &lock, &at) && shim_cuda_now_ns() >= deadline_ns)
+        if (!swap_cond_wait_until(&changed, &lock, deadline_ns))
             return !draining;
     }
     return true;

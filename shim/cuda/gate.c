@@ -3,10 +3,10 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
-#include <time.h>
+
+#include "swap/thread.h"
 
 #define MAX_CAPTURES 64
-#define NS_PER_S     1000000000u
 
 static atomic_uint n_inside;
 static atomic_bool closed; /* written under lock */
@@ -26,11 +26,7 @@ static atomic_bool capturing;                      /* n_captures + n_beginning >
 
 static void set_up(void)
 {
-    pthread_condattr_t attributes;
-    pthread_condattr_init(&attributes);
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    pthread_cond_init(&changed, &attributes);
-    pthread_condattr_destroy(&attributes);
+    swap_cond_init(&changed);
 }
 
 static void take(void)
@@ -52,15 +48,7 @@ static void wait(void)
 /* False: the deadline has passed. */
 static bool wait_until(uint64_t deadline_ns)
 {
-    struct timespec at = {(time_t)(deadline_ns / NS_PER_S), (long)(deadline_ns % NS_PER_S)};
-    return pthread_cond_timedwait(&changed, &lock, &at) == 0 || shim_cuda_now_ns() < deadline_ns;
-}
-
-uint64_t shim_cuda_now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
+    return swap_cond_wait_until(&changed, &lock, deadline_ns);
 }
 
 void shim_cuda_gate_fails(bool value)

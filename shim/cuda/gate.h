@@ -40,6 +40,4 @@ void shim_cuda_capture_begun(CUstream stream, bool begun);
 void shim_cuda_capture_ended(CUstream stream);
 bool shim_cuda_capturing(void);
 
-uint64_t shim_cuda_now_ns(void);
-
 #endif

@@ -12,6 +12,7 @@
 #include "shim/log.h"
 #include "shim/select.h"
 #include "shim/start.h"
+#include "swap/thread.h"
 
 #define LONG_NS    (3600u * 1000000000ull)
 #define CAPTURE_NS 1000000000ull /* that the end of a context waits for captures */
@@ -127,7 +128,7 @@ CUresult shim_cuda_free(CUdeviceptr ptr)
         return CUDA_ERROR_INVALID_VALUE;
     if (!shim_cuda_gate_drain_begin(0))
         return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED; /* the driver's own cuMemFree says so, too */
-    if (shim_cuda_drain(shim_cuda_now_ns() + LONG_NS, &rc, reason, sizeof reason)) {
+    if (shim_cuda_drain(swap_now_ns() + LONG_NS, &rc, reason, sizeof reason)) {
         rc = rc == CUDA_SUCCESS ? CUDA_ERROR_UNKNOWN : rc;
         if (rc != CUDA_ERROR_DEINITIALIZED) /* the process ends, and CUDA is gone already */
             shim_log_once(&said, "a cache can't be freed: %s", reason);
@@ -155,9 +156,9 @@ void shim_cuda_free_context(CUcontext context)
     if (shim_cuda.n_ranges == 0)
         return;
     /* A capture that goes on now goes with a context, and nothing of it runs. */
-    bool drains = shim_cuda_gate_drain_begin(shim_cuda_now_ns() + CAPTURE_NS);
+    bool drains = shim_cuda_gate_drain_begin(swap_now_ns() + CAPTURE_NS);
     if (drains)
-        (void)shim_cuda_drain(shim_cuda_now_ns() + LONG_NS, &rc, reason, sizeof reason);
+        (void)shim_cuda_drain(swap_now_ns() + LONG_NS, &rc, reason, sizeof reason);
     shim_cuda_lock();
     if (shim_cuda_place_enter(&place, context) == 0) {
         for (size_t i = 0; i < shim_cuda.n_slots; i++) {

@@ -12,6 +12,7 @@
 #include "shim/cuda/move.h"
 #include "shim/cuda/ranges.h"
 #include "shim/log.h"
+#include "swap/thread.h"
 
 #define NS_PER_MS 1000000ull
 #define ADVICE_NS (60000 * NS_PER_MS) /* that a COLD or FREE waits for queued work */
@@ -94,7 +95,7 @@ static int move_out(char *reason, size_t size)
 
 static int suspend(uint32_t wait_ms, char *reason, size_t size)
 {
-    uint64_t start = shim_cuda_now_ns(), deadline = start + wait_ms * NS_PER_MS;
+    uint64_t start = swap_now_ns(), deadline = start + wait_ms * NS_PER_MS;
     CUresult rc;
     if (!shim_cuda_gate_close(deadline)) {
         snprintf(reason, size, "the engine's calls, or captures of graphs, did not end in %u ms", wait_ms);
@@ -109,7 +110,7 @@ static int suspend(uint32_t wait_ms, char *reason, size_t size)
     }
     shim_cuda.suspended = true;
     shim_cuda.n_suspends++;
-    shim_cuda.suspend_ns = shim_cuda_now_ns() - start;
+    shim_cuda.suspend_ns = swap_now_ns() - start;
     return 0;
 }
 
@@ -149,12 +150,12 @@ int shim_cuda_resume(char *reason, size_t size)
     int result = 0;
     pthread_mutex_lock(&turn);
     if (shim_cuda.suspended) {
-        uint64_t start = shim_cuda_now_ns();
+        uint64_t start = swap_now_ns();
         result = move_in(reason, size);
         if (result == 0 || result == -EBADMSG) {
             shim_cuda.suspended = false;
             shim_cuda.n_resumes++;
-            shim_cuda.resume_ns = shim_cuda_now_ns() - start;
+            shim_cuda.resume_ns = swap_now_ns() - start;
             shim_cuda_gate_open();
         }
     }
@@ -194,7 +195,7 @@ static int leave(struct shim_cuda_range *range, CUdeviceptr start, size_t bytes,
         snprintf(reason, size, "a graph is being captured");
         return -EBUSY;
     }
-    int result = shim_cuda_drain(shim_cuda_now_ns() + ADVICE_NS, &rc, reason, size);
+    int result = shim_cuda_drain(swap_now_ns() + ADVICE_NS, &rc, reason, size);
     if (result == 0) {
         shim_cuda_lock();
         uint32_t n = shim_cuda_frames_within(range, start, bytes, &first);

@@ -8,6 +8,7 @@
 #include "shim/cuda/calls.h"
 #include "shim/cuda/gate.h"
 #include "shim/log.h"
+#include "swap/thread.h"
 
 #define CREW_THREADS 4
 
@@ -99,7 +100,7 @@ static void open_file(size_t frame_bytes, uint64_t seed)
 
 int shim_cuda_tiers_open(size_t frame_bytes)
 {
-    uint64_t seed = shim_cuda_now_ns() ^ (uint64_t)getpid() << 40;
+    uint64_t seed = swap_now_ns() ^ (uint64_t)getpid() << 40;
     if (!tiers.crew) {
         if (swap_crew_open(CREW_THREADS, &tiers.crew))
             return shim_cuda_why(-EIO, "threads for transfers can't be started");

@@ -130,11 +130,7 @@ static int open_swap(struct shim_pager *pager, char *reason, size_t size)
 static void init_locks(struct shim_pager *pager)
 {
     pthread_mutex_init(&pager->lock, NULL);
-    pthread_condattr_t attributes;
-    pthread_condattr_init(&attributes);
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    pthread_cond_init(&pager->changed, &attributes);
-    pthread_condattr_destroy(&attributes);
+    swap_cond_init(&pager->changed);
 }
 
 static void free_all(struct shim_pager *pager)

@@ -3,18 +3,7 @@
 
 #include <errno.h>
 
-static struct timespec after_ms(uint32_t ms)
-{
-    struct timespec at;
-    clock_gettime(CLOCK_MONOTONIC, &at);
-    at.tv_sec += ms / 1000;
-    at.tv_nsec += (long)(ms % 1000) * 1000000;
-    if (at.tv_nsec >= 1000000000) {
-        at.tv_sec++;
-        at.tv_nsec -= 1000000000;
-    }
-    return at;
-}
+#include "swap/thread.h"
 
 static void let_go_on(struct shim_pager *pager)
 {
@@ -32,7 +21,7 @@ int shim_pager_suspend(struct shim_pager *pager, uint32_t wait_ms)
 {
     if (pager->forgotten)
         return -ECHILD;
-    struct timespec until = after_ms(wait_ms);
+    uint64_t until_ns = swap_now_ns() + (uint64_t)wait_ms * 1000000;
     int error = 0;
     shim_pager_lock(pager);
     if (!pager->suspended) {
@@ -43,7 +32,7 @@ int shim_pager_suspend(struct shim_pager *pager, uint32_t wait_ms)
     }
     shim_room_balance(pager);
     while (pager->suspended && pager->used > 0 && !pager->suspend_error && error == 0)
-        error = -pthread_cond_timedwait(&pager->changed, &pager->lock, &until);
+        error = swap_cond_wait_until(&pager->changed, &pager->lock, until_ns) ? 0 : -ETIMEDOUT;
     if (!pager->suspended)
         error = -EINTR; /* resumed by another thread meanwhile */
     else if (pager->suspend_error) {
