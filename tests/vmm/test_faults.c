@@ -59,17 +59,23 @@ static void f_frame_release(struct vmm_device *dev, uint32_t frame)
 {
     LOWER(dev)->ops->frame_release(LOWER(dev), frame);
 }
-static int f_map(struct vmm_device *dev, void *base, const uint32_t *frames, size_t n)
+static int f_map(struct vmm_device *dev, void *base, const uint32_t *frames, size_t n, bool writable)
 {
     if (due(&device_countdown))
         return vmm_fail(KVMM_ERR_NO_ADDRESS_SPACE, "injected");
-    return LOWER(dev)->ops->map(LOWER(dev), base, frames, n);
+    return LOWER(dev)->ops->map(LOWER(dev), base, frames, n, writable);
 }
 static int f_map_zeros(struct vmm_device *dev, void *base)
 {
     if (due(&device_countdown))
         return vmm_fail(KVMM_ERR_NO_ADDRESS_SPACE, "injected");
     return LOWER(dev)->ops->map_zeros(LOWER(dev), base);
+}
+static int f_protect(struct vmm_device *dev, void *base, size_t n)
+{
+    if (due(&device_countdown))
+        return vmm_fail(KVMM_ERR_NO_ADDRESS_SPACE, "injected");
+    return LOWER(dev)->ops->protect(LOWER(dev), base, n);
 }
 static int f_unmap(struct vmm_device *dev, void *base, size_t n)
 {
@@ -88,6 +94,10 @@ static void f_view_put(struct vmm_device *dev, uint32_t frame)
 static int f_zero(struct vmm_device *dev, uint32_t frame)
 {
     return LOWER(dev)->ops->zero_frame(LOWER(dev), frame);
+}
+static int f_copy_frame(struct vmm_device *dev, uint32_t frame, uint32_t source, size_t bytes)
+{
+    return LOWER(dev)->ops->copy_frame(LOWER(dev), frame, source, bytes);
 }
 static int f_fence_record(struct vmm_device *dev, void *stream, struct vmm_fence *fence)
 {
@@ -127,11 +137,13 @@ static struct vmm_device *wrap(struct vmm_device *lower, void *arg)
                                   .frame_create = f_frame_create,
                                   .frame_release = f_frame_release,
                                   .map = f_map,
+                                  .protect = f_protect,
                                   .map_zeros = f_map_zeros,
                                   .unmap = f_unmap,
                                   .view_get = copies ? NULL : f_view_get,
                                   .view_put = copies ? NULL : f_view_put,
                                   .zero_frame = copies ? NULL : f_zero,
+                                  .copy_frame = copies ? NULL : f_copy_frame,
                                   .copy = copies ? f_copy : NULL,
                                   .memory_register = copies ? f_memory_register : NULL,
                                   .memory_unregister = copies ? f_memory_unregister : NULL,
