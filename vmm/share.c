@@ -228,6 +228,12 @@ static void republish(const struct vmm_link *link, uint32_t first, uint32_t end)
     }
 }
 
+/* Nobody else has the frames, nor bytes in them. */
+static bool can_take_over(const struct vmm_link *link)
+{
+    return link->segment->n_users == 1 && !link->seq->foreign_tail;
+}
+
 int vmm_unshare(kvmm_seq *seq)
 {
     struct vmm_link *own = seq->own;
@@ -237,7 +243,7 @@ int vmm_unshare(kvmm_seq *seq)
         if (rc)
             return rc;
     }
-    while (own->prev && own->prev->segment->first >= begin && own->prev->segment->n_users == 1) {
+    while (own->prev && own->prev->segment->first >= begin && can_take_over(own->prev)) {
         struct vmm_segment *segment = own->prev->segment;
         uint32_t n = segment->live;
         own->segment->first = segment->first;
@@ -250,7 +256,6 @@ int vmm_unshare(kvmm_seq *seq)
     own->segment->live = seq->live - begin;
     vmm_segment_commit(own->segment);
     republish(own, begin, old);
-    seq->foreign_tail &= vmm_link_is_source(own->prev ? own->prev : own);
     return KVMM_OK;
 }
 

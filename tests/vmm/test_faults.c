@@ -225,6 +225,26 @@ static void scenario(const struct kvmm_config *cfg, const struct vmm_open_option
     TWICE(LIB(kvmm_close(&mm)));
 }
 
+/* A fork that copies, one that takes over, pieces that are given up, and others who need the room. */
+static void scenario_of_forks(const struct kvmm_config *cfg, const struct vmm_open_options *options)
+{
+    kvmm *mm = NULL;
+    kvmm_seq *a = NULL, *b = NULL, *other = NULL;
+    TWICE(LIB(vmm_open(cfg, options, &mm)));
+    TWICE(LIB(kvmm_seq_create(mm, 120, &a)));
+    TWICE(grow(mm, a, 60, 1));
+    TWICE(LIB(kvmm_seq_fork(a, 0, &b)));
+    TWICE(grow(mm, b, 80, 1));
+    TWICE(LIB(kvmm_seq_create(mm, 120, &other)));
+    TWICE(grow(mm, other, 100, 9));
+    TWICE(LIB(kvmm_seq_truncate(b, 40)));
+    TWICE(grow(mm, a, 70, 1));
+    TWICE(grow(mm, b, 50, 1));
+    TWICE(LIB(kvmm_seq_destroy(&a)));
+    TWICE(grow(mm, b, 60, 1));
+    TWICE(LIB(kvmm_close(&mm)));
+}
+
 static int memfds(void)
 {
     int n = 0;
@@ -236,8 +256,10 @@ static int memfds(void)
     return n;
 }
 
-/* Runs the scenario with the countdown at 1, 2, … until a run has no failure: every call has failed once. */
-static void sweep(_Atomic long *countdown, const struct vmm_open_options *options, int at_least)
+typedef void run_scenario(const struct kvmm_config *cfg, const struct vmm_open_options *options);
+
+/* Runs a scenario with the countdown at 1, 2, … until a run has no failure: every call has failed once. */
+static void sweep_one(run_scenario *run, _Atomic long *countdown, const struct vmm_open_options *options, int at_least)
 {
     struct kvmm_config cfg = small_config(14, 6, "/tmp");
     cfg.swap_backend = "threads";
@@ -249,7 +271,7 @@ static void sweep(_Atomic long *countdown, const struct vmm_open_options *option
     for (long nth = 1;; nth++) {
         n_failures = 0;
         atomic_store(countdown, nth);
-        scenario(&cfg, options);
+        run(&cfg, options);
         bool fired = atomic_load(countdown) <= 0;
         atomic_store(countdown, 0);
         ck_assert_int_eq(entries_in("/proc/self/fd"), fds);
@@ -260,6 +282,12 @@ static void sweep(_Atomic long *countdown, const struct vmm_open_options *option
         swept++;
     }
     ck_assert_int_ge(swept, at_least);
+}
+
+static void sweep(_Atomic long *countdown, const struct vmm_open_options *options, int at_least)
+{
+    sweep_one(scenario, countdown, options, at_least);
+    sweep_one(scenario_of_forks, countdown, options, at_least / 2);
 }
 
 START_TEST(every_device_call_fails_once)

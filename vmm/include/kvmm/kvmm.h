@@ -227,7 +227,8 @@ KVMM_API int kvmm_seq_create(kvmm *mm, uint32_t max_tokens, kvmm_seq **seq);
  * addresses of its own by its first step. Nothing is copied before one of the two adds tokens: a step that does so copies the frame
  * which they begin in (those of the last page, where a page is larger), unless the other has gone. While it does, that frame
  * counts twice against the budget. What two sequences share is read-only for both, and a step that names both counts it once.
- * The child's tokens behind its length read as zero, or, inside the last page, as the parent's from before a truncate.
+ * Until they are written the child's tokens behind its length read as zero, or as what a sequence that it descends from had there
+ * before a truncate.
  * max_tokens: of the child; 0: the parent's. Owned by the caller as after kvmm_seq_create().
  * On a CUDA device the call waits for the kernels of the parent's steps.
  * Errors: INVALID (max_tokens below the parent's length or over KVMM_MAX_TOKENS), STATE (the parent is in a step), DATA_LOST,
