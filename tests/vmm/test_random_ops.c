@@ -5,7 +5,7 @@
  * had is reported as lost, and only where a fault can explain it; new tokens never show another sequence's bytes; every
  * failure is a status code; after close no descriptor, thread or mapping is left.
  *
- * KVMM_TEST_OPS sets the number of operations (100,000), KVMM_TEST_SEED the seed, KVMM_TEST_SCALE divides the number. */
+ * KVMM_TEST_OPS sets the number of operations (50,000), KVMM_TEST_SEED the seed, KVMM_TEST_SCALE divides the number. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -265,7 +265,7 @@ START_TEST(random_operations)
     settle_threads();
     int fds = entries_in("/proc/self/fd"), threads = entries_in("/proc/self/task");
     unsigned long n_ops =
-        (unsigned long)scaled((long)(env_number("KVMM_TEST_OPS", 100000) / (sizeof variants / sizeof *variants)));
+        (unsigned long)scaled((long)(env_number("KVMM_TEST_OPS", 50000) / (sizeof variants / sizeof *variants)));
     uint64_t seed = env_number("KVMM_TEST_SEED", 20261) + (uint64_t)_i;
 
     struct world *w = calloc(1, sizeof *w);
@@ -341,7 +341,7 @@ int main(int argc, char **argv)
     int first = argc > 1 ? atoi(argv[1]) : 0, last = argc > 1 ? first + 1 : (int)(sizeof variants / sizeof *variants);
     Suite *suite = suite_create("random operations");
     TCase *tcase = tcase_create("against a model");
-    tcase_set_timeout(tcase, 600);
+    tcase_set_timeout(tcase, 7200); /* the runner has limits of its own */
     tcase_add_loop_test(tcase, random_operations, first, last);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
