@@ -3,9 +3,8 @@
  * The pager: ranges of memory whose pages are in RAM up to a budget and else in a swap file, and come back when they are
  * touched. It knows addresses and bytes; which engine uses them and why is its caller's affair.
  *
- * A range is a memfd mapped twice: the engine's *view*, registered with userfaultfd, and the pager's *alias*, which takes
- * no faults: I/O goes through it straight into the memfd's pages. It is divided into chunks. See README.md for the states
- * of a chunk.
+ * A range is a memfd; its only mapping is the engine's *view*, registered with userfaultfd. It is divided into chunks. See
+ * README.md for their states and the ways of their bytes.
  *
  * What reads of a range find is what was last written to it; what was never written, or was discarded, reads as zeros.
  *
