@@ -65,7 +65,8 @@ static int settle_config(struct shim_pager *pager, const struct shim_pager_confi
 {
     pager->config = *config;
     pager->page_bytes = (size_t)sysconf(_SC_PAGESIZE);
-    pager->chunk_bytes = config->chunk_bytes ? config->chunk_bytes : (size_t)64 << 10;
+    pager->chunk_bytes =
+        config->chunk_bytes ? config->chunk_bytes : shim_pager_chunk(config->memory, config->swap_bytes);
     if (!is_power_of_two(pager->chunk_bytes) || pager->chunk_bytes < pager->page_bytes ||
         pager->chunk_bytes > (size_t)2 << 20) {
         snprintf(reason, size, "a chunk of %zu bytes: it must be a power of two from %zu to 2 MiB", pager->chunk_bytes,
