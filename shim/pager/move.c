@@ -127,7 +127,7 @@ static void say_lost(struct shim_pager *pager, int result)
 }
 
 /* Its bytes were read, but the kernel has no memory for its pages: it is where it was. Who waits for it waits on. */
-static void put_back(struct shim_pager *pager, uint32_t chunk)
+static void put_back(struct shim_pager *pager, uint32_t chunk, int error)
 {
     struct shim_chunk *c = &pager->chunks[chunk];
     shim_chunks_release(pager, chunk, 1);
@@ -137,6 +137,10 @@ static void put_back(struct shim_pager *pager, uint32_t chunk)
         shim_policy_left(pager->policy, chunk, true);
     pager->retry_ns = swap_now_ns() + SHIM_RETRY_NS;
     shim_pager_wake(pager);
+    if (!pager->said_no_pages)
+        shim_say(pager, true, "the kernel has no memory for a page of the cache (%s); it is read again until it has",
+                 strerror(-error));
+    pager->said_no_pages = true;
 }
 
 static void load_done(struct swap_io *io)
@@ -155,7 +159,7 @@ static void load_done(struct swap_io *io)
     else if (result)
         shim_chunk_lose(pager, chunk);
     else if (no_pages)
-        put_back(pager, chunk);
+        put_back(pager, chunk, no_pages);
     else {
         shim_chunk_set(pager, chunk, SHIM_RESIDENT);
         if (c->flags & SHIM_WANTED)

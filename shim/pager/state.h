@@ -137,7 +137,7 @@ struct shim_pager {
     char lines[2][256];
     bool line_warns[2];
     uint32_t n_lines;
-    bool said_full, said_write_error, said_lost, said_wide;
+    bool said_full, said_write_error, said_lost, said_wide, said_no_pages;
 };
 
 /* pager.c: around everything. shim_pager_unlock logs what shim_say left. */

@@ -331,6 +331,7 @@ START_TEST(what_finds_no_pages_is_read_again)
     }
     ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &usual), 0);
     ck_assert_uint_ge(failed, 3);
+    ck_assert_ptr_nonnull(strstr(said_now(&said), "no memory for a page of the cache"));
     ck_assert_int_eq(pthread_join(thread, NULL), 0);
     ck_assert_uint_eq(pager_info(pager).lost_bytes, 0);
     shim_pager_close(&pager);
