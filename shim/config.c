@@ -4,9 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#define DEFAULT_CHUNK ((size_t)64 << 10)
-#define LEAST_CHUNK   ((size_t)4 << 10)
-#define MOST_CHUNK    ((size_t)2 << 20)
+#define LEAST_CHUNK ((size_t)4 << 10)
+#define MOST_CHUNK  ((size_t)2 << 20)
 
 bool shim_config_bytes(const char *text, uint64_t *bytes)
 {
@@ -72,8 +71,8 @@ static bool read_switch(struct reader *reader, const char *name)
 
 static size_t read_chunk(struct reader *reader)
 {
-    uint64_t bytes = read_bytes(reader, "KVMM_CHUNK", DEFAULT_CHUNK);
-    if (!reader->bad && (bytes < LEAST_CHUNK || bytes > MOST_CHUNK || (bytes & (bytes - 1)) != 0))
+    uint64_t bytes = read_bytes(reader, "KVMM_CHUNK", 0);
+    if (!reader->bad && bytes != 0 && (bytes < LEAST_CHUNK || bytes > MOST_CHUNK || (bytes & (bytes - 1)) != 0))
         refuse(reader, "KVMM_CHUNK", value_of(reader, "KVMM_CHUNK"), "not a power of two from 4KiB to 2MiB");
     return (size_t)bytes;
 }

@@ -9,7 +9,8 @@
  *   KVMM_SWAP_DIR        --swap-dir        folder of the swap file; without it there is none
  *   KVMM_SWAP_SIZE       --swap-size       its largest size; 0 or unset: until the file system is full
  *   KVMM_SELECT          --select          which allocation is the cache (select.h); unset: "auto"
- *   KVMM_CHUNK           --chunk           bytes in which a CPU engine's cache moves: 4 KiB to 2 MiB, a power of two; 64 KiB
+ *   KVMM_CHUNK           --chunk           bytes in which a CPU engine's cache moves: 4 KiB to 2 MiB, a power of two; 0 or
+ *                                          unset: 256 KiB with 64 MiB of memory or more, else 64 KiB
  *   KVMM_USER_FAULTS     --user-faults     "1": go on where the kernel lets this user handle only faults from user mode;
  *                                          system calls on a page that is away fail with EFAULT then
  *   KVMM_SUSPENDED       --suspended       "wait" or "fail": what a call that touches a suspended GPU cache does
@@ -31,7 +32,7 @@ struct shim_config {
     uint64_t swap_bytes;
     const char *select; /* never NULL */
     bool select_given;  /* by the user: then one that selects nothing is worth a line */
-    size_t chunk_bytes;
+    size_t chunk_bytes; /* 0: the pager's choice */
     bool user_faults;
     bool fail_while_suspended;
     bool verbose;

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "shim/config.h"
+#include "shim/pager/pager.h"
 #include "tools/bench.h"
 #include "tools/command.h"
 #include "tools/shim_file.h"
@@ -109,7 +110,10 @@ static const struct argp_option option_list[] = {
     {"memory", KEY_MEMORY, "SIZE", 0,
      "what a conversation takes (default: 256M); for a COMMAND: its cache's budget (default: none)", 0},
     {"threads", KEY_THREADS, "N", 0, "threads of the small engine (default: one for each CPU, at most 8)", 0},
-    {"chunk", KEY_CHUNK, "SIZE", 0, "the shim's chunk (default: 64K)", 0},
+    {"chunk", KEY_CHUNK, "SIZE", 0,
+     "the shim's chunk (default: what it takes by itself "
+     "for three quarters of the memory)",
+     0},
     {"shim", KEY_SHIM, "FILE", 0, "the shim (default: the one of this kvmm)", 0},
     {0},
 };
@@ -185,7 +189,6 @@ int bench_shim(int argc, char **argv)
         .n_threads = (uint64_t)(cpus < 1   ? 1
                                 : cpus > 8 ? 8
                                            : cpus),
-        .chunk = 64 << 10,
     };
     if (!command_parse(&parser, argc, argv, ARGP_IN_ORDER, &options))
         return COMMAND_BAD_USAGE;
@@ -198,6 +201,8 @@ int bench_shim(int argc, char **argv)
         options.shim = shim;
     }
     options.bytes = options.budget != 0 ? options.budget : (uint64_t)256 << 20;
+    if (options.chunk == 0)
+        options.chunk = shim_pager_chunk(options.bytes / 4 * 3, 0);
     struct shim_bench *bench = calloc(1, sizeof(*bench));
     if (bench == NULL) {
         fprintf(stderr, SHIM_BENCH_NAME ": no memory\n");

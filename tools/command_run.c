@@ -32,7 +32,9 @@ static const struct setting {
      "Which allocation is the cache: auto, llama.cpp, stack:PATTERN, order:N, size:BYTES, cleared:BYTES, none, or list "
      "to "
      "see what there is; several with commas, the first that fits decides"},
-    {"chunk", "KVMM_CHUNK", "BYTES", "Bytes in which a CPU engine's cache moves, 4KiB to 2MiB; 64KiB if unsaid"},
+    {"chunk", "KVMM_CHUNK", "BYTES",
+     "Bytes in which a CPU engine's cache moves, 4KiB to 2MiB; if unsaid, 256KiB with 64MiB of memory or more, else "
+     "64KiB"},
     {"user-faults", "KVMM_USER_FAULTS", NULL,
      "Go on where the kernel lets this user handle faults of user mode only: system calls on a page that is away fail"},
     {"suspended", "KVMM_SUSPENDED", "wait|fail", "What a call that touches a suspended GPU cache does"},

@@ -9,11 +9,7 @@
 
 #include "swap/thread.h"
 
-/* Pages that are mapped in the view and in the alias count twice as the process's, so they are taken out of the alias; several
- * at a time, since each time interrupts the CPUs that the engine runs on. */
-#define IN_ALIAS 32
-
-static off_t memfd_offset(struct shim_pager *pager, uint32_t chunk)
+off_t shim_chunk_offset(struct shim_pager *pager, uint32_t chunk)
 {
     return (off_t)(chunk - shim_chunk_range(pager, chunk)->first) * (off_t)pager->chunk_bytes;
 }
@@ -21,12 +17,7 @@ static off_t memfd_offset(struct shim_pager *pager, uint32_t chunk)
 char *shim_chunk_view(struct shim_pager *pager, uint32_t chunk)
 {
     return (char *)atomic_load_explicit(&shim_chunk_range(pager, chunk)->base, memory_order_relaxed) +
-           memfd_offset(pager, chunk);
-}
-
-char *shim_chunk_alias(struct shim_pager *pager, uint32_t chunk)
-{
-    return shim_chunk_range(pager, chunk)->alias + memfd_offset(pager, chunk);
+           shim_chunk_offset(pager, chunk);
 }
 
 size_t shim_chunk_view_bytes(struct shim_pager *pager, uint32_t chunk)
@@ -120,23 +111,32 @@ void shim_chunk_free_slot(struct shim_pager *pager, uint32_t chunk)
 bool shim_chunk_populate(struct shim_pager *pager, uint32_t chunk)
 {
     int memfd = shim_chunk_range(pager, chunk)->memfd;
-    while (fallocate(memfd, 0, memfd_offset(pager, chunk), (off_t)pager->chunk_bytes))
+    while (fallocate(memfd, 0, shim_chunk_offset(pager, chunk), (off_t)pager->chunk_bytes))
         if (errno != EINTR)
             return false;
     shim_chunk_set(pager, chunk, SHIM_RESIDENT);
     return true;
 }
 
+static void clear_pages(struct shim_pager *pager, uint32_t first, uint32_t n)
+{
+    static const char zeros[4096];
+    int memfd = shim_chunk_range(pager, first)->memfd;
+    off_t at = shim_chunk_offset(pager, first), end = at + (off_t)n * (off_t)pager->chunk_bytes;
+    while (at < end && (pwrite(memfd, zeros, sizeof(zeros), at) == (ssize_t)sizeof(zeros) || errno == EINTR))
+        at += (off_t)sizeof(zeros);
+}
+
 void shim_chunks_release(struct shim_pager *pager, uint32_t first, uint32_t n)
 {
     struct shim_range *range = shim_chunk_range(pager, first);
-    /* Also takes the pages out of the view and the alias. Fails only where the kernel finds no memory to split a huge page: the
-     * bytes would be found again, so they are cleared. */
-    if (fallocate(range->memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, memfd_offset(pager, first),
+    /* Also takes the pages out of the view. Fails only where the kernel finds no memory to split a huge page: the bytes would be
+     * found again, so they are cleared. */
+    if (fallocate(range->memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, shim_chunk_offset(pager, first),
                   (off_t)n * (off_t)pager->chunk_bytes)) {
         shim_uffd_zap(shim_chunk_view(pager, first),
                       (n - 1) * pager->chunk_bytes + shim_chunk_view_bytes(pager, first + n - 1));
-        memset(shim_chunk_alias(pager, first), 0, n * pager->chunk_bytes);
+        clear_pages(pager, first, n);
     }
     pager->used -= n;
     for (uint32_t chunk = first; chunk < first + n; chunk++) {
@@ -146,29 +146,19 @@ void shim_chunks_release(struct shim_pager *pager, uint32_t first, uint32_t n)
     }
 }
 
-void shim_chunk_leave_alias(struct shim_pager *pager, uint32_t chunk)
-{
-    struct shim_range *range = shim_chunk_range(pager, chunk);
-    uint32_t at = chunk - range->first;
-    if (range->n_in_alias == 0) {
-        range->alias_first = at;
-        range->alias_end = at + 1;
-    }
-    range->alias_first = at < range->alias_first ? at : range->alias_first;
-    range->alias_end = at >= range->alias_end ? at + 1 : range->alias_end;
-    if (++range->n_in_alias < IN_ALIAS)
-        return;
-    /* Those with a transfer under way lose nothing but a mapping, which is made again where it is needed. */
-    shim_uffd_zap(range->alias + (size_t)range->alias_first * pager->chunk_bytes,
-                  (size_t)(range->alias_end - range->alias_first) * pager->chunk_bytes);
-    range->n_in_alias = 0;
-}
-
 bool shim_chunk_is_zero(struct shim_pager *pager, uint32_t chunk)
 {
-    const uint64_t *words = (const uint64_t *)(const void *)shim_chunk_alias(pager, chunk);
-    /* Most chunks show that they aren't in their first words; the rest is compared with itself, shifted. */
-    return words[0] == 0 && memcmp(words, words + 1, pager->chunk_bytes - sizeof(words[0])) == 0;
+    int memfd = shim_chunk_range(pager, chunk)->memfd;
+    off_t at = shim_chunk_offset(pager, chunk);
+    uint64_t words[512]; /* a page at a time, each compared with itself, shifted */
+    /* Most chunks show that they aren't in their first words. */
+    if (pread(memfd, words, sizeof(words[0]), at) != (ssize_t)sizeof(words[0]) || words[0] != 0)
+        return false;
+    for (size_t done = 0; done < pager->chunk_bytes; done += sizeof(words))
+        if (pread(memfd, words, sizeof(words), at + (off_t)done) != (ssize_t)sizeof(words) || words[0] != 0 ||
+            memcmp(words, words + 1, sizeof(words) - sizeof(words[0])) != 0)
+            return false;
+    return true;
 }
 
 void shim_chunk_unready(struct shim_pager *pager, uint32_t chunk)

@@ -228,7 +228,7 @@ static uint32_t next_wish(struct shim_pager *pager)
 
 static void grant_wishes(struct shim_pager *pager)
 {
-    while (pager->queue_first == SHIM_NO_CHUNK && pager->n_free_reads > SHIM_DEMAND_READS) {
+    while (pager->queue_first == SHIM_NO_CHUNK && pager->n_free_reads > pager->demand_reads) {
         uint32_t chunk = next_wish(pager);
         if (chunk == SHIM_NO_CHUNK)
             return;

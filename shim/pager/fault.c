@@ -52,8 +52,10 @@ static bool bring_in(struct shim_pager *pager, uint32_t chunk)
 static void stay_stuck(struct shim_pager *pager)
 {
     uint64_t now = swap_now_ns();
+    if (pager->retry_ns == 0) /* it may sleep without an end to it */
+        shim_pager_wake(pager);
     pager->retry_ns = now + SHIM_RETRY_NS;
-    if (pager->n_free_writes < SHIM_MAX_WRITES || pager->n_free_reads < SHIM_MAX_READS)
+    if (pager->n_free_writes < pager->n_writes || pager->n_free_reads < pager->n_reads)
         return;
     if (pager->stuck_ns == 0)
         pager->stuck_ns = now;
@@ -101,10 +103,10 @@ static void read_ahead(struct shim_pager *pager, uint32_t chunk, uint32_t tid)
 {
     uint32_t chunks[SHIM_MAX_READS];
     if (pager->suspended || !pager->swap || pager->queue_first != SHIM_NO_CHUNK ||
-        pager->n_free_reads <= SHIM_DEMAND_READS)
+        pager->n_free_reads <= pager->demand_reads)
         return;
     size_t n = shim_policy_read_ahead(pager->policy, tid, chunk, is_wanted_ahead, pager, chunks,
-                                      pager->n_free_reads - SHIM_DEMAND_READS);
+                                      pager->n_free_reads - pager->demand_reads);
     for (size_t i = 0; i < n && shim_room_take(pager, SHIM_ROOM_AHEAD); i++) {
         shim_policy_arrives(pager->policy, chunks[i]);
         pager->chunks[chunks[i]].flags |= SHIM_AHEAD;

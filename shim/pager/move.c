@@ -3,24 +3,66 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "swap/thread.h"
 
 static void load_done(struct swap_io *io);
 static void write_done(struct swap_io *io);
 
-void shim_moves_init(struct shim_pager *pager)
+size_t shim_buffer_bytes(const struct shim_pager *pager)
 {
-    for (uint32_t i = 0; i < SHIM_MAX_READS; i++) {
-        pager->reads[i] = (struct shim_move){.pager = pager, .next = pager->free_reads};
+    return (pager->n_reads + pager->n_writes) * pager->chunk_bytes;
+}
+
+static uint32_t within(size_t n, uint32_t least, uint32_t most)
+{
+    return n < least ? least : n > most ? most : (uint32_t)n;
+}
+
+int shim_moves_init(struct shim_pager *pager)
+{
+    pager->n_reads = within(SHIM_READ_BYTES / pager->chunk_bytes, SHIM_MIN_READS, SHIM_MAX_READS);
+    pager->n_writes = within(SHIM_WRITE_BYTES / pager->chunk_bytes, SHIM_MIN_WRITES, SHIM_MAX_WRITES);
+    pager->demand_reads = pager->n_reads / 6;
+    char *buffer = mmap(NULL, shim_buffer_bytes(pager), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (buffer == MAP_FAILED)
+        return -ENOMEM;
+    pager->buffers = buffer;
+    /* A child's copies would be made while the disk writes to the pages. */
+    if (madvise(buffer, shim_buffer_bytes(pager), MADV_DONTFORK))
+        return -errno;
+    madvise(buffer, shim_buffer_bytes(pager), MADV_DONTDUMP);
+    for (uint32_t i = 0; i < pager->n_reads; i++, buffer += pager->chunk_bytes) {
+        pager->reads[i] = (struct shim_move){.pager = pager, .buffer = buffer, .next = pager->free_reads};
         pager->free_reads = &pager->reads[i];
     }
-    pager->n_free_reads = SHIM_MAX_READS;
-    for (uint32_t i = 0; i < SHIM_MAX_WRITES; i++) {
-        pager->writes[i] = (struct shim_move){.pager = pager, .write = true, .next = pager->free_writes};
+    pager->n_free_reads = pager->n_reads;
+    for (uint32_t i = 0; i < pager->n_writes; i++, buffer += pager->chunk_bytes) {
+        pager->writes[i] =
+            (struct shim_move){.pager = pager, .write = true, .buffer = buffer, .next = pager->free_writes};
         pager->free_writes = &pager->writes[i];
     }
-    pager->n_free_writes = SHIM_MAX_WRITES;
+    pager->n_free_writes = pager->n_writes;
+    return 0;
+}
+
+/* Between the buffer and the memfd, by the memfd's descriptor: a mapping of the pages would be filled, and emptied again, for this one
+ * use. 0 or -errno. The chunk is LOADING or WRITING: nobody else writes to its pages or gives them up. Not under the lock. */
+static int copy(struct shim_move *move, bool out)
+{
+    for (size_t done = 0; done < move->pager->chunk_bytes;) {
+        char *at = move->buffer + done;
+        size_t left = move->pager->chunk_bytes - done;
+        off_t offset = move->offset + (off_t)done;
+        ssize_t n = out ? pread(move->memfd, at, left, offset) : pwrite(move->memfd, at, left, offset);
+        if (n > 0)
+            done += (size_t)n;
+        else if (n == 0 || errno != EINTR)
+            return n == 0 ? -EIO : -errno;
+    }
+    return 0;
 }
 
 static void free_move(struct shim_move *move)
@@ -38,16 +80,18 @@ static void prepare(struct shim_move *move, uint32_t chunk, bool urgent, void (*
     struct shim_pager *pager = move->pager;
     struct shim_chunk *c = &pager->chunks[chunk];
     move->chunk = chunk;
+    move->memfd = shim_chunk_range(pager, chunk)->memfd;
+    move->offset = shim_chunk_offset(pager, chunk);
     move->io = (struct swap_io){.slot = c->slot,
                                 .stamp = {.key = chunk, .generation = c->generation},
-                                .buf = shim_chunk_alias(pager, chunk),
+                                .buf = move->buffer,
                                 .urgent = urgent,
                                 .done = done};
 }
 
 bool shim_load_start(struct shim_pager *pager, uint32_t chunk, bool urgent)
 {
-    if (pager->n_free_reads <= (urgent ? 0 : SHIM_DEMAND_READS))
+    if (pager->n_free_reads <= (urgent ? 0 : pager->demand_reads))
         return false;
     struct shim_move *move = pager->free_reads;
     pager->free_reads = move->next;
@@ -82,13 +126,30 @@ static void say_lost(struct shim_pager *pager, int result)
     pager->said_lost = true; /* not before: who comes meanwhile would go on without the line */
 }
 
+/* Its bytes were read, but the kernel has no memory for its pages: it is where it was. Who waits for it waits on. */
+static void put_back(struct shim_pager *pager, uint32_t chunk, int error)
+{
+    struct shim_chunk *c = &pager->chunks[chunk];
+    shim_chunks_release(pager, chunk, 1);
+    if ((c->flags & SHIM_WANTED) && !shim_chunk_range(pager, chunk)->closing)
+        shim_queue_add(pager, chunk);
+    else
+        shim_policy_left(pager->policy, chunk, true);
+    pager->retry_ns = swap_now_ns() + SHIM_RETRY_NS;
+    shim_pager_wake(pager);
+    if (!pager->said_no_pages)
+        shim_say(pager, true, "the kernel has no memory for a page of the cache (%s); it is read again until it has",
+                 strerror(-error));
+    pager->said_no_pages = true;
+}
+
 static void load_done(struct swap_io *io)
 {
     struct shim_move *move = (struct shim_move *)(void *)((char *)io - offsetof(struct shim_move, io));
     struct shim_pager *pager = move->pager;
     uint32_t chunk = move->chunk;
     struct shim_chunk *c = &pager->chunks[chunk];
-    int result = io->result;
+    int result = io->result, no_pages = result ? 0 : copy(move, false);
     shim_pager_lock(pager);
     free_move(move);
     if (result && !(c->flags & SHIM_DISCARDED))
@@ -97,15 +158,28 @@ static void load_done(struct swap_io *io)
         end_discarded(pager, chunk);
     else if (result)
         shim_chunk_lose(pager, chunk);
+    else if (no_pages)
+        put_back(pager, chunk, no_pages);
     else {
-        shim_chunk_leave_alias(pager, chunk);
         shim_chunk_set(pager, chunk, SHIM_RESIDENT);
         if (c->flags & SHIM_WANTED)
             shim_chunk_map(pager, chunk, c->flags & SHIM_WANT_WRITE);
     }
-    shim_queue_serve(pager);
-    shim_room_balance(pager);
+    if (!no_pages) {
+        shim_queue_serve(pager);
+        shim_room_balance(pager);
+    }
     shim_pager_unlock(pager);
+}
+
+static void copy_out(struct swap_job *job)
+{
+    struct shim_move *move = (struct shim_move *)(void *)((char *)job - offsetof(struct shim_move, job));
+    move->io.result = copy(move, true);
+    if (move->io.result)
+        write_done(&move->io);
+    else
+        swap_put(move->pager->swap, &move->io);
 }
 
 int shim_write_start(struct shim_pager *pager, uint32_t chunk, bool leaving, bool exchange)
@@ -134,7 +208,8 @@ int shim_write_start(struct shim_pager *pager, uint32_t chunk, bool leaving, boo
     c->flags |= SHIM_HAS_SLOT | (leaving ? SHIM_LEAVING : 0);
     prepare(move, chunk, false, write_done);
     shim_chunk_set(pager, chunk, SHIM_WRITING);
-    swap_put(pager->swap, &move->io);
+    move->job.run = copy_out;
+    swap_crew_give(pager->crew, &move->job, false);
     return 0;
 }
 
@@ -148,7 +223,6 @@ static void write_failed(struct shim_pager *pager, uint32_t chunk, int result)
     shim_chunk_set(pager, chunk, SHIM_RESIDENT);
     shim_policy_keep(pager->policy, chunk);
     pager->write_again_ns = pager->retry_ns = swap_now_ns() + SHIM_RETRY_NS;
-    shim_chunk_leave_alias(pager, chunk);
     if (!pager->said_write_error)
         shim_say(pager, true, "a page of the cache can't be written to the swap file (%s); it stays in memory",
                  strerror(-result));
@@ -175,10 +249,8 @@ static void write_done(struct swap_io *io)
         if (leaving && !(c->flags & SHIM_WANTED)) {
             shim_chunks_release(pager, chunk, 1);
             shim_policy_left(pager->policy, chunk, true);
-        } else {
-            shim_chunk_leave_alias(pager, chunk);
+        } else
             shim_chunk_set(pager, chunk, SHIM_RESIDENT);
-        }
     }
     if (c->state == SHIM_RESIDENT) {
         if (c->flags & SHIM_WANTED)

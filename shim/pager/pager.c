@@ -37,6 +37,13 @@ void shim_pager_unlock(struct shim_pager *pager)
         pager->config.log(pager->config.log_user, warns[i], lines[i]);
 }
 
+void shim_pager_wake(struct shim_pager *pager)
+{
+    uint64_t one = 1;
+    while (write(pager->wake_fd, &one, sizeof(one)) < 0 && errno == EINTR)
+        ;
+}
+
 void shim_say(struct shim_pager *pager, bool warning, const char *format, ...)
 {
     if (!pager->config.log || pager->n_lines == sizeof(pager->lines) / sizeof(pager->lines[0]))
@@ -58,7 +65,8 @@ static int settle_config(struct shim_pager *pager, const struct shim_pager_confi
 {
     pager->config = *config;
     pager->page_bytes = (size_t)sysconf(_SC_PAGESIZE);
-    pager->chunk_bytes = config->chunk_bytes ? config->chunk_bytes : (size_t)64 << 10;
+    pager->chunk_bytes =
+        config->chunk_bytes ? config->chunk_bytes : shim_pager_chunk(config->memory, config->swap_bytes);
     if (!is_power_of_two(pager->chunk_bytes) || pager->chunk_bytes < pager->page_bytes ||
         pager->chunk_bytes > (size_t)2 << 20) {
         snprintf(reason, size, "a chunk of %zu bytes: it must be a power of two from %zu to 2 MiB", pager->chunk_bytes,
@@ -107,12 +115,15 @@ static int open_swap(struct shim_pager *pager, char *reason, size_t size)
         snprintf(reason, size, "a thread: %s", strerror(-error));
         return error;
     }
-    struct swap_file_config config = {.dir = pager->config.swap_dir,
+    struct iovec buffers = {pager->buffers, shim_buffer_bytes(pager)};
+    struct swap_file_config config = {.buffers = &buffers,
+                                      .n_buffers = 1,
+                                      .dir = pager->config.swap_dir,
                                       .block_bytes = pager->chunk_bytes,
                                       .max_bytes = pager->config.swap_bytes,
                                       .backend = pager->config.swap_backend ? pager->config.swap_backend : "auto",
-                                      .read_depth = SHIM_MAX_READS,
-                                      .write_depth = SHIM_MAX_WRITES,
+                                      .read_depth = pager->n_reads,
+                                      .write_depth = pager->n_writes,
                                       .crew = pager->crew,
                                       .log = pager->config.log,
                                       .log_user = pager->config.log_user,
@@ -141,6 +152,8 @@ static void free_all(struct shim_pager *pager)
     if (pager->wake_fd >= 0)
         close(pager->wake_fd);
     shim_uffd_close(&pager->uffd);
+    if (pager->buffers)
+        munmap(pager->buffers, shim_buffer_bytes(pager));
     if (pager->chunks)
         munmap(pager->chunks, SHIM_MAX_CHUNKS * sizeof(pager->chunks[0]));
     pthread_cond_destroy(&pager->changed);
@@ -165,11 +178,14 @@ int shim_pager_open(const struct shim_pager_config *config, struct shim_pager **
     pager->uffd.fd = pager->wake_fd = -1;
     pager->queue_first = pager->queue_last = SHIM_NO_CHUNK;
     atomic_store(&pager->low, UINTPTR_MAX);
-    shim_moves_init(pager);
     init_locks(pager);
     int error = settle_config(pager, config, reason, size);
     if (!error)
         error = shim_uffd_open(config->user_faults, &pager->uffd, reason, size);
+    if (!error && shim_moves_init(pager)) {
+        snprintf(reason, size, "no memory for the pager's buffers");
+        error = -ENOMEM;
+    }
     if (!error)
         error = open_swap(pager, reason, size);
     if (error)
@@ -201,9 +217,7 @@ void shim_pager_close(struct shim_pager **out)
     shim_pager_lock(pager);
     pager->stopping = true;
     shim_pager_unlock(pager);
-    uint64_t one = 1;
-    while (write(pager->wake_fd, &one, sizeof(one)) < 0 && errno == EINTR)
-        ;
+    shim_pager_wake(pager);
     pthread_join(pager->thread, NULL);
     for (int i = 0; i < SHIM_MAX_RANGES; i++) {
         uintptr_t base = atomic_load(&pager->ranges[i].base);

@@ -3,9 +3,8 @@
  * The pager: ranges of memory whose pages are in RAM up to a budget and else in a swap file, and come back when they are
  * touched. It knows addresses and bytes; which engine uses them and why is its caller's affair.
  *
- * A range is a memfd mapped twice: the engine's *view*, registered with userfaultfd, and the pager's *alias*, which takes
- * no faults: I/O goes through it straight into the memfd's pages. It is divided into chunks. See README.md for the states
- * of a chunk.
+ * A range is a memfd; its only mapping is the engine's *view*, registered with userfaultfd. It is divided into chunks. See
+ * README.md for their states and the ways of their bytes.
  *
  * What reads of a range find is what was last written to it; what was never written, or was discarded, reads as zeros.
  *
@@ -23,7 +22,7 @@ struct swap_faults;
 
 struct shim_pager_config {
     uint64_t memory;    /* bytes of RAM for all ranges together; 0: no limit. At least SHIM_PAGER_MIN_CHUNKS chunks */
-    size_t chunk_bytes; /* a power of two, 4 KiB to 2 MiB; 0: 64 KiB */
+    size_t chunk_bytes; /* a power of two, 4 KiB to 2 MiB; 0: shim_pager_chunk() */
     const char
         *swap_dir; /* NULL: no swap file; then only zeros can leave, and a page for which there is no room waits */
     uint64_t swap_bytes;      /* 0: until the file system is full */
@@ -37,6 +36,15 @@ struct shim_pager_config {
 };
 
 #define SHIM_PAGER_MIN_CHUNKS 64
+
+/* The chunk for so much memory and swap space (0: no limit). What a chunk costs hardly depends on its size, so a large one is
+ * cheaper by the byte; of 256 or more there are enough to choose from. Without a limit nothing comes and goes, and a large one only
+ * takes more than was touched. */
+static inline size_t shim_pager_chunk(uint64_t memory, uint64_t swap_bytes)
+{
+    const uint64_t enough = (uint64_t)64 << 20;
+    return memory >= enough && (swap_bytes == 0 || swap_bytes >= enough) ? (size_t)256 << 10 : (size_t)64 << 10;
+}
 
 /* Starts the pager's threads (all signals blocked). On failure nothing is left behind and reason[size] has one line that
  * says what is missing and what to change: -EPERM where the kernel allows this user no, or only user-mode, fault handling;

@@ -96,10 +96,7 @@ int shim_pager_map(struct shim_pager *pager, void *at, size_t bytes, size_t alig
         return -errno;
     int error = -ENOMEM;
     void *view = NULL;
-    char *alias = NULL;
-    if (ftruncate(memfd, (off_t)n_chunks * (off_t)chunk) == 0)
-        alias = map_memfd(memfd, NULL, (size_t)n_chunks * chunk, chunk);
-    if (!alias)
+    if (ftruncate(memfd, (off_t)n_chunks * (off_t)chunk))
         goto err_close;
     shim_pager_lock(pager);
     int i = free_range(pager);
@@ -115,11 +112,10 @@ int shim_pager_map(struct shim_pager *pager, void *at, size_t bytes, size_t alig
     if (error)
         goto err_unmap;
     struct shim_range *range = &pager->ranges[i];
-    range->alias = alias;
     range->memfd = memfd;
     range->first = first;
     range->n_chunks = n_chunks;
-    range->n_live = range->n_busy = range->n_in_alias = 0;
+    range->n_live = range->n_busy = 0;
     range->closing = false;
     for (uint32_t c = 0; i != 0 && c < n_chunks; c++) /* the table is all zeros where it was never touched */
         pager->chunks[first + c].range = (uint8_t)i;
@@ -136,7 +132,6 @@ err_unmap:
         munmap(view, bytes);
 err_unlock:
     shim_pager_unlock(pager);
-    munmap(alias, (size_t)n_chunks * chunk);
 err_close:
     close(memfd);
     return error;
@@ -182,8 +177,6 @@ int shim_pager_unmap(struct shim_pager *pager, void *base, bool replace)
     forget_chunks(pager, range->first, range->first + range->n_chunks);
     size_t bytes = atomic_load(&range->end) - (uintptr_t)base;
     int memfd = range->memfd;
-    char *alias = range->alias;
-    size_t alias_bytes = (size_t)range->n_chunks * pager->chunk_bytes;
     /* From here on the address is no range's: munmap gives it to others. */
     atomic_store(&range->base, 0);
     atomic_store(&range->end, 0);
@@ -194,7 +187,6 @@ int shim_pager_unmap(struct shim_pager *pager, void *base, bool replace)
         munmap(base, bytes);
     shim_uffd_wake(&pager->uffd, base, bytes);
     shim_pager_unlock(pager);
-    munmap(alias, alias_bytes);
     close(memfd);
     return 0;
 }

@@ -13,14 +13,18 @@
 #include "shim/pager/uffd.h"
 #include "swap/swap.h"
 
-#define SHIM_MAX_RANGES   64
-#define SHIM_MAX_CHUNKS   (1u << 24) /* 1 TiB of 64 KiB; the tables are touched as chunks are */
-#define SHIM_MAX_READS    48         /* transfers in flight */
-#define SHIM_MAX_WRITES   16
-#define SHIM_DEMAND_READS 8 /* of these, kept for chunks that are waited for */
-#define SHIM_RESERVE      8 /* slots kept for exchanges, see evict.c */
-#define SHIM_READY_RING   256
-#define SHIM_RETRY_NS     100000000u /* after a failure that may pass */
+#define SHIM_MAX_RANGES 64
+#define SHIM_MAX_CHUNKS (1u << 24) /* 1 TiB of 64 KiB; the tables are touched as chunks are */
+#define SHIM_MAX_READS  48         /* transfers in flight */
+#define SHIM_MAX_WRITES 16
+/* Of all buffers together, but for the least transfers: registered, they are locked in memory, of which many users may have 8 MiB. */
+#define SHIM_READ_BYTES  ((size_t)5 << 20)
+#define SHIM_WRITE_BYTES ((size_t)2 << 20)
+#define SHIM_MIN_READS   8
+#define SHIM_MIN_WRITES  4
+#define SHIM_RESERVE     8 /* slots kept for exchanges, see evict.c */
+#define SHIM_READY_RING  256
+#define SHIM_RETRY_NS    100000000u /* after a failure that may pass */
 
 enum shim_chunk_state {
     SHIM_ZERO = 0, /* nowhere: reads as zeros */
@@ -57,13 +61,11 @@ struct shim_chunk {
 struct shim_range {
     _Atomic uintptr_t base; /* 0: free */
     _Atomic uintptr_t end;
-    char *alias; /* whole chunks */
-    int memfd;
-    uint32_t first, n_chunks;                    /* its chunk numbers */
-    uint32_t n_live;                             /* chunks that are not ZERO */
-    uint32_t n_busy;                             /* chunks whose transfer is in flight */
-    uint32_t alias_first, alias_end, n_in_alias; /* chunks that may be mapped in the alias lie in between */
-    bool closing;                                /* being unmapped: touches of it are not served */
+    int memfd;                /* whole chunks */
+    uint32_t first, n_chunks; /* its chunk numbers */
+    uint32_t n_live;          /* chunks that are not ZERO */
+    uint32_t n_busy;          /* chunks whose transfer is in flight */
+    bool closing;             /* being unmapped: touches of it are not served */
 };
 
 struct shim_move {
@@ -71,6 +73,10 @@ struct shim_move {
     struct shim_pager *pager;
     uint32_t chunk;
     bool write;
+    char *buffer; /* the chunk's bytes on their way, a chunk long */
+    int memfd;    /* where its pages are: read without the lock while the transfer is in flight */
+    off_t offset;
+    struct swap_job job;    /* writes: the copy into the buffer */
     struct shim_move *next; /* while free */
 };
 
@@ -108,9 +114,12 @@ struct shim_pager {
     struct shim_move reads[SHIM_MAX_READS], writes[SHIM_MAX_WRITES];
     struct shim_move *free_reads, *free_writes;
     uint32_t n_free_reads, n_free_writes;
-    uint32_t suspend_next; /* where the sweep that empties memory goes on */
-    int suspend_error;     /* why it can't */
-    uint32_t end_chunk;    /* no range has chunks from this number on */
+    uint32_t n_reads, n_writes; /* how many of them there are */
+    uint32_t demand_reads;      /* of those, how many are kept for chunks that are waited for */
+    char *buffers;              /* of all of them */
+    uint32_t suspend_next;      /* where the sweep that empties memory goes on */
+    int suspend_error;          /* why it can't */
+    uint32_t end_chunk;         /* no range has chunks from this number on */
     struct shim_wish wishes[SHIM_MAX_WISHES];
     uint32_t n_wishes;
     bool suspended;
@@ -128,12 +137,14 @@ struct shim_pager {
     char lines[2][256];
     bool line_warns[2];
     uint32_t n_lines;
-    bool said_full, said_write_error, said_lost, said_wide;
+    bool said_full, said_write_error, said_lost, said_wide, said_no_pages;
 };
 
 /* pager.c: around everything. shim_pager_unlock logs what shim_say left. */
 void shim_pager_lock(struct shim_pager *pager);
 void shim_pager_unlock(struct shim_pager *pager);
+/* The pager's thread looks around. Not async-signal-safe; with or without the lock. */
+void shim_pager_wake(struct shim_pager *pager);
 void shim_say(struct shim_pager *pager, bool warning, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 static inline struct shim_range *shim_chunk_range(struct shim_pager *pager, uint32_t chunk)
@@ -141,7 +152,7 @@ static inline struct shim_range *shim_chunk_range(struct shim_pager *pager, uint
     return &pager->ranges[pager->chunks[chunk].range];
 }
 char *shim_chunk_view(struct shim_pager *pager, uint32_t chunk);
-char *shim_chunk_alias(struct shim_pager *pager, uint32_t chunk);
+off_t shim_chunk_offset(struct shim_pager *pager, uint32_t chunk); /* in its range's memfd */
 /* Of the chunk's view: less than chunk_bytes at a range's end. */
 size_t shim_chunk_view_bytes(struct shim_pager *pager, uint32_t chunk);
 
@@ -163,8 +174,6 @@ bool shim_chunk_populate(struct shim_pager *pager, uint32_t chunk);
 /* n neighbours of one range, all in memory → out of it, each with its slot (if any) kept: SWAPPED, else ZERO. Gives back their
  * room. */
 void shim_chunks_release(struct shim_pager *pager, uint32_t first, uint32_t n);
-/* Its transfer has ended and it stays: it needs the alias no more. */
-void shim_chunk_leave_alias(struct shim_pager *pager, uint32_t chunk);
 /* RESIDENT, no slot, not writable just now: whether it is all zeros. */
 bool shim_chunk_is_zero(struct shim_pager *pager, uint32_t chunk);
 void shim_chunk_unready(struct shim_pager *pager, uint32_t chunk);
@@ -177,7 +186,9 @@ bool shim_load_start(struct shim_pager *pager, uint32_t chunk, bool urgent);
 /* RESIDENT without a slot → WRITING. From the reserve only if an exchange needs it. -EAGAIN: no transfer is free; -ENOSPC,
  * -ENODEV: no slot. */
 int shim_write_start(struct shim_pager *pager, uint32_t chunk, bool leaving, bool exchange);
-void shim_moves_init(struct shim_pager *pager);
+/* chunk_bytes is set. 0, -ENOMEM. */
+int shim_moves_init(struct shim_pager *pager);
+size_t shim_buffer_bytes(const struct shim_pager *pager); /* of pager->buffers */
 
 /* evict.c: room. */
 enum shim_room {

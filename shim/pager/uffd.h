@@ -33,7 +33,7 @@ int shim_uffd_map(const struct shim_uffd *uffd, void *address, size_t bytes, boo
 /* Of mapped pages; making them writable wakes who waits. */
 int shim_uffd_protect(const struct shim_uffd *uffd, void *address, size_t bytes, bool read_only);
 
-/* Takes pages out of the mapping (the view's or another of the memfd), not out of the memfd. */
+/* Takes pages out of the view, not out of the memfd. */
 int shim_uffd_zap(void *address, size_t bytes);
 
 /* Makes a touch of the pages SIGBUS and wakes who waits. Only where uffd->poison. */

@@ -17,9 +17,23 @@
 #include "tests/shim/pager_support.h"
 #include "tests/support/leaks.h"
 
-enum call { MMAP, MADVISE, MEMFD, FTRUNCATE, FALLOCATE, EVENTFD, IOCTL, THREAD, CALLOC, REALLOC, N_CALLS };
-static const char *const names[] = {"mmap",    "madvise", "memfd_create",   "ftruncate", "fallocate",
-                                    "eventfd", "ioctl",   "pthread_create", "calloc",    "realloc"};
+enum call {
+    MMAP,
+    MADVISE,
+    MEMFD,
+    FTRUNCATE,
+    FALLOCATE,
+    PREAD,
+    PWRITE,
+    EVENTFD,
+    IOCTL,
+    THREAD,
+    CALLOC,
+    REALLOC,
+    N_CALLS
+};
+static const char *const names[] = {"mmap",   "madvise", "memfd_create", "ftruncate",      "fallocate", "pread",
+                                    "pwrite", "eventfd", "ioctl",        "pthread_create", "calloc",    "realloc"};
 
 static _Atomic long counts[N_CALLS];
 static _Atomic int fail_call = -1;
@@ -50,6 +64,8 @@ WRAP(MADVISE, int, madvise, (void *at, size_t n, int advice), (at, n, advice), -
 WRAP(MEMFD, int, memfd_create, (const char *name, unsigned flags), (name, flags), -1)
 WRAP(FTRUNCATE, int, ftruncate64, (int fd, off_t size), (fd, size), -1)
 WRAP(FALLOCATE, int, fallocate64, (int fd, int mode, off_t offset, off_t n), (fd, mode, offset, n), -1)
+WRAP(PREAD, ssize_t, pread64, (int fd, void *at, size_t n, off_t offset), (fd, at, n, offset), -1)
+WRAP(PWRITE, ssize_t, pwrite64, (int fd, const void *at, size_t n, off_t offset), (fd, at, n, offset), -1)
 WRAP(EVENTFD, int, eventfd, (unsigned n, int flags), (n, flags), -1)
 WRAP(THREAD, int, pthread_create,
      (pthread_t * thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument),

@@ -72,7 +72,7 @@ START_TEST(without_variables)
         ck_assert(config.device_memory == 0 && config.host_memory == 0 && config.swap_bytes == 0);
         ck_assert_ptr_null(config.swap_dir);
         ck_assert_str_eq(config.select, "auto");
-        ck_assert_uint_eq(config.chunk_bytes, 65536);
+        ck_assert_uint_eq(config.chunk_bytes, 0);
         ck_assert(!config.select_given && !config.user_faults && !config.fail_while_suspended && !config.verbose);
     }
 }

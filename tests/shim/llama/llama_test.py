@@ -395,7 +395,11 @@ def case_swap_file_spoilt(swap_dir):
         if run.output.endswith(b"sleep:1000: ") and not spoilt:
             folder = f"/proc/{run.process.pid}/fd"
             for fd in os.listdir(folder):
-                if os.readlink(f"{folder}/{fd}").startswith(swap_dir):
+                try:
+                    target = os.readlink(f"{folder}/{fd}")
+                except FileNotFoundError:
+                    continue  # closed since it was listed
+                if target.startswith(swap_dir):
                     with open(f"{folder}/{fd}", "r+b") as file:
                         spoilt.append(file.write(b"\x5a" * os.fstat(file.fileno()).st_size))
                         os.fsync(file.fileno())
