@@ -14,7 +14,8 @@
 #include "tools/command.h"
 #include "vmm/policy.h"
 
-#define REDRAW_NS 100000000u
+#define REDRAW_NS   100000000u
+#define MOST_GHOSTS (1u << 24)
 
 void policy_progress(const char *what, uint64_t done, uint64_t of)
 {
@@ -68,13 +69,15 @@ static bool measure(const struct policy_options *options, const char *path, stru
     return true;
 }
 
-enum { KEY_JSON = 'j', KEY_POLICY = 'p', KEY_DEVICE = 'd', KEY_HOST = 'h', KEY_NVME = 'n' };
+enum { KEY_JSON = 'j', KEY_POLICY = 'p', KEY_DEVICE = 'd', KEY_HOST = 'h', KEY_NVME = 'n', KEY_GHOSTS = 'g' };
 
 static const struct argp_option option_list[] = {
     {"policy", KEY_POLICY, "NAME,...", 0, "lru, clock, arc, cost (default: all)", 0},
     {"device-memory", KEY_DEVICE, "SIZE", 0, "for the cache on the device (default: 48G)", 0},
     {"host-memory", KEY_HOST, "SIZE", 0, "of the host tier; 0: none (default: 256G)", 0},
     {"nvme", KEY_NVME, "SIZE", 0, "of the NVMe tier; 0: none (default: 2T)", 0},
+    {"ghosts", KEY_GHOSTS, "N", 0,
+     "blocks of which the policies remember that they left, a power of two (default: 65536)", 0},
     {"json", KEY_JSON, NULL, 0, "print JSON", 0},
     {0},
 };
@@ -128,6 +131,7 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 {
     struct arguments *arguments = state->input;
     struct policy_options *options = &arguments->options;
+    uint64_t ghosts;
     switch (key) {
     case KEY_JSON:
         options->json = true;
@@ -140,6 +144,11 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         return take_size(state, "--host-memory", arg, POLICY_HOST, options);
     case KEY_NVME:
         return take_size(state, "--nvme", arg, POLICY_NVME, options);
+    case KEY_GHOSTS:
+        if (!command_number(arg, 1, MOST_GHOSTS, &ghosts) || (ghosts & (ghosts - 1)) != 0)
+            return command_complain(state, "--ghosts takes a power of two from 1 to %u, not '%s'", MOST_GHOSTS, arg);
+        options->sizes.ghosts = (uint32_t)ghosts;
+        return 0;
     case ARGP_KEY_ARGS:
         arguments->paths = state->argv + state->next;
         arguments->n_paths = (size_t)(state->argc - state->next);
@@ -165,6 +174,7 @@ int bench_policy(int argc, char **argv)
 {
     struct arguments arguments = {0};
     struct policy_options *options = &arguments.options;
+    options->sizes.ghosts = 65536;
     static const uint64_t defaults[N_POLICY_TIERS] = {48ull << 30, 256ull << 30, 2048ull << 30};
     for (int tier = 0; tier < N_POLICY_TIERS; tier++) {
         options->bytes[tier] = defaults[tier];

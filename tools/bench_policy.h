@@ -45,6 +45,7 @@ enum policy_tier { POLICY_DEVICE, POLICY_HOST, POLICY_NVME, N_POLICY_TIERS };
 
 struct policy_sizes {
     uint32_t blocks[N_POLICY_TIERS]; /* POLICY_UNLIMITED: as many as there are */
+    uint32_t ghosts;                 /* blocks that left the last tier and are remembered; a power of two */
 };
 
 enum policy_way {

@@ -93,8 +93,9 @@ int policy_print_json(const struct policy_options *options, const struct policy_
                                                                             : blocks_json(options->sizes.blocks[tier]));
     for (size_t i = 0; i < n; i++)
         json_array_append_new(traces, trace_json(options, &reports[i]));
-    json_t *root = json_pack("{s:i, s:I, s:o, s:o}", "block_tokens", (int)POLICY_BLOCK_TOKENS, "block_bytes",
-                             (json_int_t)POLICY_BLOCK_BYTES, "tier_bytes", sizes, "traces", traces);
+    json_t *root = json_pack("{s:i, s:I, s:o, s:I, s:o}", "block_tokens", (int)POLICY_BLOCK_TOKENS, "block_bytes",
+                             (json_int_t)POLICY_BLOCK_BYTES, "tier_bytes", sizes, "ghosts",
+                             (json_int_t)options->sizes.ghosts, "traces", traces);
     if (!root || json_dumpf(root, stdout, JSON_INDENT(2)) != 0) {
         fprintf(stderr, POLICY_COMMAND ": the result could not be printed\n");
         json_decref(root);

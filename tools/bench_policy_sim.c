@@ -10,8 +10,7 @@
  * - What must leave the device goes to host memory, and from there to NVMe; or to the next tier that has room for it. A block
  *   that comes back gives its place in host memory up. Its copy on NVMe stays, so that it leaves without a write next
  *   time: until NVMe is full, when first such copies go, the oldest first, and then blocks that are nowhere else.
- * - A block that leaves the last tier is forgotten but for a ghost (vmm_policy_forget), of which there are about as many as
- *   the tiers hold blocks.
+ * - A block that leaves the last tier is forgotten but for a ghost (vmm_policy_forget).
  *
  * The device and the host tier are ranked by one instance of the policy, as in the manager; NVMe by another. */
 #include <stdio.h>
@@ -229,26 +228,14 @@ static void serve(struct sim *sim, const uint32_t *blocks, uint32_t n)
 
 /* ---- all of it ---- */
 
-/* A power of two, at least as many as the tiers hold blocks. */
-static uint32_t ghosts_for(const struct policy_trace *trace, const struct policy_sizes *sizes)
-{
-    uint64_t held = 0;
-    for (int tier = 0; tier < N_POLICY_TIERS; tier++)
-        held += sizes->blocks[tier];
-    uint32_t ghosts = 1;
-    while (ghosts < held && ghosts < trace->n_distinct + 1)
-        ghosts *= 2;
-    return ghosts;
-}
-
-static bool open_policy(struct sim *sim, struct vmm_policy *policy, const char *name, uint32_t n_ghosts)
+static bool open_policy(struct sim *sim, struct vmm_policy *policy, const char *name)
 {
     if (!vmm_policy_init(policy, name))
         return false;
     policy->now_ns = sim_now;
     policy->user = sim;
-    policy->ghosts = calloc(n_ghosts, sizeof *policy->ghosts);
-    policy->n_ghosts = n_ghosts;
+    policy->n_ghosts = sim->sizes.ghosts;
+    policy->ghosts = calloc(policy->n_ghosts, sizeof *policy->ghosts);
     return policy->ghosts != NULL;
 }
 
@@ -262,9 +249,7 @@ bool policy_simulate(const struct policy_trace *trace, const char *policy, const
     sim->sizes = *sizes;
     sim->copies.prev = sim->copies.next = &sim->copies;
     sim->blocks = calloc(trace->n_distinct, sizeof *sim->blocks);
-    uint32_t n_ghosts = ghosts_for(trace, sizes);
-    if (!sim->blocks || !open_policy(sim, &sim->policy, policy, n_ghosts) ||
-        !open_policy(sim, &sim->store, policy, n_ghosts))
+    if (!sim->blocks || !open_policy(sim, &sim->policy, policy) || !open_policy(sim, &sim->store, policy))
         goto out;
     sim->store.back[VMM_TIER_DEVICE] = (struct vmm_policy_return){.ps_per_byte = COMPUTE_PS_PER_BYTE};
     for (uint32_t i = 0; i < trace->n_requests; i++) {

@@ -143,11 +143,11 @@ static const char *size_text(char text[32], uint32_t blocks)
     return text;
 }
 
-static json_t *bench_json(const char *path, const uint32_t sizes[BRUTE_TIERS])
+static json_t *bench_json(const char *path, const uint32_t sizes[BRUTE_TIERS], uint32_t n_ghosts)
 {
     char text[BRUTE_TIERS][32];
     struct run run;
-    run_tool(&run, 0, "bench policy --json --device-memory %s --host-memory %s --nvme %s %s",
+    run_tool(&run, 0, "bench policy --json --ghosts %u --device-memory %s --host-memory %s --nvme %s %s", n_ghosts,
              size_text(text[0], sizes[0]), size_text(text[1], sizes[1]), size_text(text[2], sizes[2]), path);
     ck_assert_msg(run.status == 0, "exit %d: %s", run.status, run.err);
     ck_assert_str_eq(run.err, "");
@@ -200,10 +200,10 @@ static void compare_policy(json_t *policy, const struct brute_result *expect, co
 
 /* The tool's counts on the file at path are those of the plain simulator on the same trace. */
 static void compare(const char *path, const struct brute_trace *trace, const uint32_t sizes[BRUTE_TIERS],
-                    const char *what)
+                    uint32_t n_ghosts, const char *what)
 {
     static const char *const down_to[BRUTE_TIERS] = {"device", "device_and_host", "all"};
-    json_t *root = bench_json(path, sizes);
+    json_t *root = bench_json(path, sizes, n_ghosts);
     json_t *found = one_trace(root);
     uint64_t optimum[BRUTE_TIERS];
     for (int tier = 0, blocks = 0; tier < BRUTE_TIERS; tier++) {
@@ -218,7 +218,7 @@ static void compare(const char *path, const struct brute_trace *trace, const uin
         struct brute_result expect;
         json_t *policy = json_array_get(list, i);
         ck_assert_str_eq(json_string_value(json_object_get(policy, "policy")), policies[i]);
-        brute_simulate(trace, policies[i], sizes, &expect);
+        brute_simulate(trace, policies[i], sizes, n_ghosts, &expect);
         compare_policy(policy, &expect, what);
         for (uint64_t tier = 0, hits = 0; tier < BRUTE_TIERS; tier++) {
             hits += expect.hits[tier];
@@ -245,7 +245,7 @@ START_TEST(made_up_traces_are_counted_as_by_the_plain_simulator)
         snprintf(what, sizeof what, "seed %u", seed);
         random_trace(&trace, seed, 400);
         write_trace(&trace, round % 2 ? 1 : 1000000007);
-        compare(trace_path, &trace, all_sizes[_i], what);
+        compare(trace_path, &trace, all_sizes[_i], 1u << 2 * round, what);
         free_trace(&trace);
     }
 }
@@ -276,7 +276,7 @@ START_TEST(real_traces_are_counted_as_by_the_plain_simulator)
                     trace.n_ids = trace.requests[i].ids[j] + 1;
         write_trace(&trace, 1);
     }
-    compare(cut ? trace_path : path, &trace, sizes, real[_i].name);
+    compare(cut ? trace_path : path, &trace, sizes, 4096, real[_i].name);
     free_trace(&trace);
 }
 END_TEST
@@ -289,7 +289,7 @@ START_TEST(real_traces_without_a_limit_have_their_known_hit_rates)
     if (!real_trace(&trace, real[_i].name, path))
         return;
     free_trace(&trace);
-    json_t *root = bench_json(path, sizes);
+    json_t *root = bench_json(path, sizes, 1);
     json_t *found = one_trace(root);
     double unlimited = rate(found, NULL, "unlimited_hit_rate");
     ck_assert_double_eq_tol(unlimited, real[_i].unlimited, 0.0005);
@@ -418,6 +418,8 @@ static const struct usage {
     {"--nvme 1X t", "'1X'"},
     {"--nvme -64M t", "'-64M'"},
     {"--nvme 99999999999T t", "'99999999999T'"},
+    {"--ghosts 0 t", "--ghosts"},
+    {"--ghosts 3 t", "'3'"},
     {"--frobnicate t", "--frobnicate"},
 };
 
@@ -451,6 +453,7 @@ START_TEST(json_has_every_field)
     ck_assert_uint_eq(count(root, NULL, "block_bytes"), BLOCK_BYTES);
     ck_assert_uint_eq(count(root, "tier_bytes", "device"), 48ull << 30);
     ck_assert_uint_eq(count(root, "tier_bytes", "host"), 0);
+    ck_assert_uint_eq(count(root, NULL, "ghosts"), 65536);
     ck_assert(json_is_null(json_object_get(json_object_get(root, "tier_bytes"), "nvme")));
     ck_assert_uint_eq(json_array_size(traces), 2);
     for (size_t i = 0; i < 2; i++) {

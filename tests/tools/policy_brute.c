@@ -419,11 +419,9 @@ static void serve(struct brute *brute, const struct brute_request *request)
 }
 
 void brute_simulate(const struct brute_trace *trace, const char *policy, const uint32_t sizes[BRUTE_TIERS],
-                    struct brute_result *result)
+                    uint32_t n_ghosts, struct brute_result *result)
 {
-    uint32_t n = trace->n_ids, n_ghosts = 1;
-    while (n_ghosts < (uint64_t)sizes[0] + sizes[1] + sizes[2] && n_ghosts <= n)
-        n_ghosts *= 2;
+    uint32_t n = trace->n_ids;
     *result = (struct brute_result){0};
     struct brute brute = {.sizes = sizes,
                           .where = zeros(n, sizeof(int)),

@@ -27,8 +27,9 @@ struct brute_result {
     uint64_t computed, dropped;
 };
 
+/* n_ghosts: blocks that are remembered after they left the last tier; a power of two. */
 void brute_simulate(const struct brute_trace *trace, const char *policy, const uint32_t sizes[BRUTE_TIERS],
-                    struct brute_result *result);
+                    uint32_t n_ghosts, struct brute_result *result);
 
 /* Hits of the cache of so many blocks that lets go what is used again latest. */
 uint64_t brute_optimum(const struct brute_trace *trace, uint32_t size);
