@@ -101,7 +101,7 @@ struct vmm_policy_ops {
 struct vmm_policy_tier {
     struct vmm_policy_link list[VMM_POLICY_N_LISTS]; /* circular; .next is the hot end, .prev the cold end */
     uint64_t filled[(VMM_POLICY_N_LISTS + 63) / 64]; /* cost: a bit for each list that is not empty */
-    uint64_t weight[VMM_POLICY_N_LISTS];             /* arc: of the items in each list */
+    uint64_t weight[3];                              /* arc: of the items in each of its lists */
     uint64_t target;                                 /* arc: weight that list ONCE is to keep */
     uint64_t left;                                   /* arc: weight that was evicted from the tier so far */
 };

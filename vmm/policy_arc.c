@@ -17,6 +17,8 @@
 
 enum { COLD, ONCE, AGAIN, N_ARC_LISTS }; /* T1 and T2 of the paper, and what was cooled */
 
+_Static_assert(sizeof((struct vmm_policy_tier *)0)->weight / sizeof(uint64_t) == N_ARC_LISTS, "a weight for each list");
+
 static uint64_t held(const struct vmm_policy_tier *in)
 {
     return in->weight[COLD] + in->weight[ONCE] + in->weight[AGAIN];
