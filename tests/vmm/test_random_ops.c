@@ -21,9 +21,8 @@ struct world {
     struct kvmm_geometry geometry;
     struct model_seq seqs[MAX_SEQS];
     uint64_t random;
-    uint64_t salt;
     bool may_lose; /* faults that can destroy data are on */
-    uint64_t n_ok, n_no_memory, n_no_space, n_lost;
+    uint64_t n_ok, n_no_memory, n_no_space, n_lost, n_forks;
 };
 
 static uint64_t roll(struct world *w, uint64_t n)
@@ -42,28 +41,22 @@ static struct model_seq *any_seq(struct world *w)
     return &w->seqs[roll(w, MAX_SEQS)];
 }
 
-static void op_create(struct world *w, struct model_seq *m)
+static void open_model(struct world *w, struct model_seq *m, uint32_t max_tokens)
 {
-    uint32_t max_tokens = 1 + (uint32_t)roll(w, 750);
-    int rc = kvmm_seq_create(w->mm, max_tokens, &m->seq);
-    ck_assert_int_eq(rc, KVMM_OK);
-    m->salt = ++w->salt * 0x9e3779b97f4a7c15ull;
-    m->length = 0;
-    m->max_tokens = max_tokens;
-    m->version = calloc(max_tokens, sizeof *m->version);
+    ck_assert(model_open(m, 1 + roll(w, 3), max_tokens));
 }
 
-static void forget(struct model_seq *m)
+static void op_create(struct world *w, struct model_seq *m)
 {
-    free(m->version);
-    *m = (struct model_seq){0};
+    open_model(w, m, 1 + (uint32_t)roll(w, 750));
+    ck_assert_int_eq(kvmm_seq_create(w->mm, m->max_tokens, &m->seq), KVMM_OK);
 }
 
 static void op_destroy(struct model_seq *m)
 {
     ck_assert_int_eq(kvmm_seq_destroy(&m->seq), KVMM_OK);
     ck_assert_ptr_null(m->seq);
-    forget(m);
+    model_close(m);
 }
 
 static void op_truncate(struct world *w, struct model_seq *m, uint32_t n)
@@ -84,6 +77,28 @@ static void recover(struct world *w, struct model_seq *m)
     op_truncate(w, m, info.valid_tokens);
 }
 
+/* Into a place where no sequence is, or that of one which makes way. */
+static void op_fork(struct world *w, struct model_seq *m)
+{
+    struct model_seq *child = any_seq(w);
+    if (child == m)
+        return;
+    if (child->seq)
+        op_destroy(child);
+    bool as_parent = roll(w, 2);
+    open_model(w, child, as_parent ? m->max_tokens : m->length + 1 + (uint32_t)roll(w, 100));
+    int rc = kvmm_seq_fork(m->seq, as_parent ? 0 : child->max_tokens, &child->seq);
+    if (rc == KVMM_ERR_DATA_LOST) {
+        model_close(child);
+        recover(w, m);
+        return;
+    }
+    ck_assert_msg(rc == KVMM_OK, "%s", kvmm_errmsg());
+    model_fork(child, m);
+    ck_assert_uint_eq(kvmm_seq_length(child->seq), m->length);
+    w->n_forks++;
+}
+
 static void use_seq(struct world *w, struct model_seq *m, uint32_t n_tokens)
 {
     struct kvmm_layout layout;
@@ -96,7 +111,8 @@ static void use_seq(struct world *w, struct model_seq *m, uint32_t n_tokens)
     for (uint32_t token = m->length; token < n_tokens; token++) {
         if (roll(w, 8) == 0)
             ck_assert_msg(model_is_own_or_zero(&w->geometry, &layout, m, token), "a new token shows foreign bytes");
-        m->version[token]++;
+        /* Mostly one continuation, so that sequences have prefixes in common. */
+        model_set(m, token, roll(w, 64) ? 0 : (uint32_t)roll(w, 4));
         model_write(&w->geometry, &layout, m, token);
     }
     m->length = n_tokens;
@@ -157,8 +173,10 @@ static void one_operation(struct world *w)
     uint64_t dice = roll(w, 100);
     if (!m->seq) {
         op_create(w, m);
-    } else if (dice < 80) {
+    } else if (dice < 76) {
         op_step(w);
+    } else if (dice < 80) {
+        op_fork(w, m);
     } else if (dice < 86) {
         op_truncate(w, m, m->length ? (uint32_t)roll(w, m->length + 1) : 0);
     } else if (dice < 90) {
@@ -287,15 +305,19 @@ START_TEST(random_operations)
     kvmm_get_stats(w->mm, &stats);
     ck_assert_uint_gt(w->n_ok, n_ops / 4); /* the test must have tested something */
     ck_assert_uint_gt(stats.bytes_to_nvme, 0);
+    ck_assert_uint_eq(stats.forks, w->n_forks);
+    ck_assert_uint_gt(stats.frames_copied, w->n_forks / 8);
     ck_assert_uint_gt(stats.frames_from_nvme, 0);
     ck_assert(stats.device_used <= stats.device_capacity);
     ck_assert_uint_gt(w->n_no_memory + w->n_no_space, 0);
     if (v->faults.retry_ppm)
         ck_assert_uint_gt(stats.io_retries, 0);
-    printf("%s (%s): seed %llu, %llu wants met, %llu short of memory, %llu of space, %llu lost; %.1f MiB to NVMe, %.1f "
+    printf("%s (%s): seed %llu, %llu wants met, %llu short of memory, %llu of space, %llu lost; %llu forks, %llu "
+           "frames copied; %.1f MiB to NVMe, %.1f "
            "back\n",
            v->name, kvmm_swap_backend(w->mm), (unsigned long long)seed, (unsigned long long)w->n_ok,
            (unsigned long long)w->n_no_memory, (unsigned long long)w->n_no_space, (unsigned long long)w->n_lost,
+           (unsigned long long)w->n_forks, (unsigned long long)stats.frames_copied,
            (double)stats.bytes_to_nvme / 1048576, (double)stats.bytes_from_nvme / 1048576);
 
     /* Half of the sequences are left for close to destroy. */
@@ -306,7 +328,7 @@ START_TEST(random_operations)
     ck_assert_int_eq(kvmm_close(&w->mm), KVMM_OK);
     ck_assert_ptr_null(w->mm);
     for (size_t i = 0; i < MAX_SEQS; i++)
-        forget(&w->seqs[i]);
+        model_close(&w->seqs[i]);
     free(w);
     ck_assert_int_eq(entries_in("/proc/self/fd"), fds);
     ck_assert_int_eq(entries_in("/proc/self/task"), threads);
