@@ -299,10 +299,12 @@ int vmm_open(const struct kvmm_config *cfg, const struct vmm_open_options *optio
         seed = monotonic_ns(NULL);
 
     if (!cfg->policy || !vmm_policy_init(&mm->policy, cfg->policy)) {
-        rc = vmm_fail(KVMM_ERR_INVALID, "policy \"%s\" is not known; there are lru and clock",
+        rc = vmm_fail(KVMM_ERR_INVALID, "policy \"%s\" is not known; there are lru, clock, arc and cost",
                       cfg->policy ? cfg->policy : "(null)");
         goto err;
     }
+    mm->policy.now_ns = mm->now_ns;
+    mm->policy.user = mm->user;
     if ((rc = open_device(mm, cfg, options)))
         goto err;
     rc = swap_crew_open(cfg->n_threads, &mm->crew);

@@ -173,7 +173,7 @@ struct kvmm_config {
     const char *swap_backend; /* "auto" (default): io_uring, else threads; "io_uring"; "threads" */
 
     /* Policy. */
-    const char *policy;         /* which sequence's frames leave first: "lru" (default) or "clock" */
+    const char *policy;         /* which sequence's frames leave first: "lru" (default), "clock", "arc", "cost" */
     uint32_t host_high_percent; /* demotion of host frames to NVMe starts above this; default 90 */
     uint32_t host_low_percent;  /* and goes on down to this; default 80 */
 
