@@ -34,6 +34,7 @@ static bool in_tier(const struct vmm_segment *segment, enum vmm_tier tier)
 void vmm_segment_list(struct vmm_segment *segment)
 {
     struct vmm_policy *policy = &segment->mm->policy;
+    segment->item.bytes = vmm_segment_frames(segment) * segment->mm->frame_bytes;
     for (int tier = 0; tier < VMM_N_TIERS; tier++) {
         bool listed = segment->item.link[tier].next != NULL;
         if (in_tier(segment, tier) && !listed)

@@ -120,3 +120,14 @@ void vmm_policy_one_cool(struct vmm_policy *policy, struct vmm_policy_item *item
     }
     item->referenced = false;
 }
+
+void vmm_policy_inherit(struct vmm_policy_item *item, const struct vmm_policy_item *from)
+{
+    item->order = from->order;
+    item->used_ns = from->used_ns;
+    item->interval_ns = from->interval_ns;
+    item->uses = from->uses;
+    item->interval_class = from->interval_class;
+    item->referenced = from->referenced;
+    item->cold = from->cold;
+}

@@ -126,6 +126,8 @@ bool vmm_policy_init(struct vmm_policy *policy, const char *name);
 /* The i-th name, NULL behind the last. */
 const char *vmm_policy_name(size_t i);
 
+/* The item begins as a part of another: it has the other's past. Before it is touched or inserted. */
+void vmm_policy_inherit(struct vmm_policy_item *item, const struct vmm_policy_item *from);
 /* For items that have a key; no effect where the policy has no table. The item ends, and is in no tier: what is known of it
  * is kept, in the place of another's whose key shares the low bits. */
 void vmm_policy_forget(struct vmm_policy *policy, const struct vmm_policy_item *item);

@@ -246,6 +246,7 @@ int vmm_segment_split(struct vmm_segment *segment, uint32_t f, uint32_t origin, 
     if (!rest)
         goto err_free;
     uint32_t n = segment->first + segment->live - f;
+    vmm_policy_inherit(&rest->item, &segment->item);
     rest->first = f;
     while (links) {
         struct vmm_link *link = links, *user = link->prev;
@@ -254,9 +255,9 @@ int vmm_segment_split(struct vmm_segment *segment, uint32_t f, uint32_t origin, 
             user->seq->own = link;
         vmm_link_add(link, user);
     }
-    vmm_segment_relocate(segment, rest, f, n);
     segment->live -= n;
     rest->live = n;
+    vmm_segment_relocate(segment, rest, f, n);
     for (struct vmm_link *link = rest->users; link; link = link->next_user)
         relocate_mapped(link->prev, link, f, n);
     vmm_segment_commit(segment);
