@@ -363,6 +363,10 @@ static int map_group(struct vmm_link *link, uint64_t index)
     uint64_t end = index + segment->live;
     uint32_t frames[MAP_BATCH];
     while (index < end) {
+        if (index % 64 == 0 && link->mapped[index / 64] == UINT64_MAX) {
+            index += 64;
+            continue;
+        }
         uint64_t run = 0;
         while (run < MAP_BATCH && index + run < end && segment->entries[index + run].frame &&
                !vmm_link_mapped(link, index + run)) {

@@ -15,12 +15,20 @@ static bool has_sources(const kvmm_seq *seq)
     return seq->own->prev && vmm_link_is_source(seq->own->prev);
 }
 
+/* All frames are at their places, and stay there. */
+static bool all_mapped(const kvmm_seq *seq)
+{
+    if (has_sources(seq))
+        return false;
+    const struct vmm_link *link = seq->links;
+    while (link && link->n_mapped == vmm_segment_frames(link->segment) && vmm_segment_moving(link->segment) == 0)
+        link = link->next;
+    return link == NULL;
+}
+
 static bool seq_ready(const kvmm_seq *seq)
 {
-    bool ready = vmm_tail_right(seq) && !has_sources(seq);
-    for (const struct vmm_link *link = seq->links; link && ready; link = link->next)
-        ready = link->n_mapped == vmm_segment_frames(link->segment) && vmm_segment_moving(link->segment) == 0;
-    return ready;
+    return vmm_tail_right(seq) && all_mapped(seq);
 }
 
 static double mib(uint64_t bytes)
@@ -143,7 +151,7 @@ static void join(kvmm_step *step, struct kvmm_want *want)
     kvmm_seq *seq = want->seq;
     kvmm *mm = seq->mm;
     uint32_t live = frames_for(seq, want->n_tokens);
-    uint64_t hit = 0;
+    uint64_t hit = 0, there = seq->layout.n_groups == 1 && all_mapped(seq) ? seq->live : 0;
     seq->step = step;
     seq->asleep = false;
     if (seq->ahead > 0 && live > seq->live)
@@ -151,7 +159,8 @@ static void join(kvmm_step *step, struct kvmm_want *want)
     vmm_seq_set_live(seq, live);
     count_step(seq, 1);
     vmm_seq_touch(seq);
-    step->seqs[step->n++] = (struct vmm_step_seq){.seq = seq, .n_tokens = want->n_tokens, .want = want};
+    step->seqs[step->n++] =
+        (struct vmm_step_seq){.seq = seq, .n_tokens = want->n_tokens, .cursor = there, .want = want};
     for (const struct vmm_link *link = seq->links; link; link = link->next)
         hit += link->segment->n[VMM_CELL_DEVICE] + link->segment->n[VMM_CELL_CLEAN];
     vmm_count(mm, VMM_COUNT_FRAMES_HIT, hit);
@@ -188,7 +197,9 @@ struct begin {
     struct kvmm_want *wants;
     size_t n;
     bool partial;
-    size_t blamed; /* that want; n: none so far */
+    size_t blamed;  /* that want; n: none so far */
+    size_t n_ready; /* so many of the step's first sequences are in place, which they stay */
+    size_t n_tried; /* those behind them wait for moves, and were not looked at in this round */
     struct vmm_message reason;
 };
 
@@ -372,18 +383,25 @@ static void drop_seq(struct begin *b, size_t i, int status)
 /* One round over the sequences; those that can't be in the step are dropped. */
 static void advance_all(struct begin *b)
 {
-    for (size_t i = 0; i < b->step->n;) {
+    kvmm *mm = b->mm;
+    for (size_t i = b->n_ready; i < b->step->n; b->n_tried = i) {
         struct vmm_step_seq *ss = &b->step->seqs[i];
         int rc = seq_ready(ss->seq) ? KVMM_OK : advance(ss);
-        if (rc == KVMM_OK && b->mm->device_failed)
-            rc = vmm_fail(KVMM_ERR_DEVICE, "%s", b->mm->device_failure.text);
-        if (rc == KVMM_OK) {
-            i++;
+        if (rc == KVMM_OK && mm->device_failed)
+            rc = vmm_fail(KVMM_ERR_DEVICE, "%s", mm->device_failure.text);
+        if (rc) {
+            drop_seq(b, i, rc);
+            if (!b->partial)
+                return;
             continue;
         }
-        drop_seq(b, i, rc);
-        if (!b->partial)
+        bool ready = seq_ready(ss->seq);
+        b->n_ready += ready && i == b->n_ready;
+        i++;
+        if (!ready && !mm->free_moves) {
+            b->n_tried = i;
             return;
+        }
     }
 }
 
@@ -415,6 +433,15 @@ static bool find_room(struct begin *b, int *why)
     return true;
 }
 
+/* Precondition: there is one. */
+static size_t last_unready(const kvmm_step *step)
+{
+    size_t i = step->n - 1;
+    while (seq_ready(step->seqs[i].seq))
+        i--;
+    return i;
+}
+
 /* False: the step can't begin. */
 static bool make_resident(struct begin *b)
 {
@@ -425,17 +452,14 @@ static bool make_resident(struct begin *b)
         advance_all(b);
         if (step->n == 0 || (b->blamed < b->n && !b->partial))
             return false;
-        size_t last = step->n; /* the last one that is not ready */
-        bool starved = false;
-        for (size_t i = 0; i < step->n; i++) {
-            last = seq_ready(step->seqs[i].seq) ? last : i;
-            starved |= step->seqs[i].starved && !seq_ready(step->seqs[i].seq);
-        }
-        if (last == step->n)
+        if (b->n_ready == step->n)
             return true;
+        bool starved = false;
+        for (size_t i = b->n_ready; i < b->n_tried; i++)
+            starved |= step->seqs[i].starved && !seq_ready(step->seqs[i].seq);
         int why;
         if (starved && !find_room(b, &why))
-            drop_seq(b, last, why); /* what it held may do for the others */
+            drop_seq(b, last_unready(step), why); /* what it held may do for the others */
         else if (vmm_can_change(mm) && !(starved && vmm_frames_free(mm->frames) > 0))
             vmm_wait(mm);
     }
