@@ -172,17 +172,18 @@ static const struct {
 };
 _Static_assert(sizeof figures / sizeof *figures == N_FIGURES, "each has its names");
 
-static const uint64_t sizes[] = {1000, 100000, 1000000}; /* pages, about */
-enum { N_SIZES = sizeof sizes / sizeof *sizes };
+enum { MOST_SIZES = 8, MOST_PAGES = 10000000 };
 
 struct options {
     uint64_t n_rounds;
+    uint64_t sizes[MOST_SIZES]; /* pages, about */
+    size_t n_sizes;
     bool json;
 };
 
 struct bench {
     struct options options;
-    double value[N_SIZES][N_FIGURES][MOST_ROUNDS];
+    double value[MOST_SIZES][N_FIGURES][MOST_ROUNDS];
 };
 
 struct run {
@@ -382,18 +383,19 @@ static bool run_size(struct bench *bench, size_t size, size_t round)
     struct run run = {0};
     for (int i = 0; i < N_FIGURES; i++)
         run.value[i] = &bench->value[size][i][round];
-    bool good = open_run(&run, sizes[size] + DECODE_SEQS * (DECODE_STEPS / PAGE_TOKENS + 2), &max_frames);
+    bool good =
+        open_run(&run, bench->options.sizes[size] + DECODE_SEQS * (DECODE_STEPS / PAGE_TOKENS + 2), &max_frames);
     uint64_t most = run.n_seqs;
-    run.n_seqs = (sizes[size] + SEQ_PAGES - 1) / SEQ_PAGES;
+    run.n_seqs = (bench->options.sizes[size] + SEQ_PAGES - 1) / SEQ_PAGES;
     run.n_seqs = run.n_seqs < most ? run.n_seqs : most;
     double pages = (double)run.n_seqs * SEQ_PAGES;
-    unsigned times = sizes[size] < SAME_PAGES ? (unsigned)(SAME_PAGES / sizes[size]) : 1;
+    unsigned times = pages < SAME_PAGES ? (unsigned)(SAME_PAGES / pages) : 1;
     for (unsigned i = 0; i < times && good; i++)
         good = time_pages(&run, pages, i == 0) && time_moving(&run, pages);
     static const enum figure repeated[] = {EXTEND, TOUCH, FORK, SUSPEND, RETURN, DESTROY};
     for (size_t i = 0; i < sizeof repeated / sizeof *repeated; i++)
         *run.value[repeated[i]] /= times;
-    good = good && time_long_fork(&run) && time_long_fork(&run) && time_decode(&run, sizes[size]);
+    good = good && time_long_fork(&run) && time_long_fork(&run) && time_decode(&run, bench->options.sizes[size]);
     if (!good)
         fprintf(stderr, NAME ": %s\n", kvmm_errmsg());
     close_run(&run);
@@ -405,13 +407,13 @@ static bool run_size(struct bench *bench, size_t size, size_t round)
 static void print_table(struct bench *bench)
 {
     printf("%-36s", "median (least – most)");
-    for (size_t s = 0; s < N_SIZES; s++)
-        printf("  %14llu pages", (unsigned long long)sizes[s]);
+    for (size_t s = 0; s < bench->options.n_sizes; s++)
+        printf("  %14llu pages", (unsigned long long)bench->options.sizes[s]);
     printf("  most ÷ least\n");
     for (int i = 0; i < N_FIGURES; i++) {
         double least = 0, most = 0;
         printf("%-*s", 36 + (strchr(figures[i].label, '\xc2') != NULL), figures[i].label); /* µ is two bytes */
-        for (size_t s = 0; s < N_SIZES; s++) {
+        for (size_t s = 0; s < bench->options.n_sizes; s++) {
             struct spread spread = spread_of(bench->value[s][i], bench->options.n_rounds);
             char text[64];
             snprintf(text, sizeof text, "%.4g (%.4g–%.4g)", spread.median, spread.least, spread.most);
@@ -426,8 +428,8 @@ static void print_table(struct bench *bench)
 static int print_json(struct bench *bench)
 {
     json_t *list = json_array();
-    for (size_t s = 0; s < N_SIZES; s++) {
-        json_t *row = json_pack("{s:I}", "pages", (json_int_t)sizes[s]);
+    for (size_t s = 0; s < bench->options.n_sizes; s++) {
+        json_t *row = json_pack("{s:I}", "pages", (json_int_t)bench->options.sizes[s]);
         for (int i = 0; i < N_FIGURES; i++)
             json_object_set_new(row, figures[i].key,
                                 spread_json(spread_of(bench->value[s][i], bench->options.n_rounds)));
@@ -445,13 +447,25 @@ static int print_json(struct bench *bench)
 
 /* ---- the command ---- */
 
-enum { KEY_JSON = 'j', KEY_ROUNDS = 'n' };
+enum { KEY_JSON = 'j', KEY_ROUNDS = 'n', KEY_PAGES = 'p' };
 
 static const struct argp_option option_list[] = {
     {"json", KEY_JSON, NULL, 0, "print JSON", 0},
+    {"pages", KEY_PAGES, "N[,N...]", 0, "so many pages (default: 1000,100000,1000000)", 0},
     {"rounds", KEY_ROUNDS, "N", 0, "rounds in which all are measured in turn (default: 5)", 0},
     {0},
 };
+
+static bool parse_sizes(char *list, struct options *options)
+{
+    options->n_sizes = 0;
+    for (char *rest = list, *item; (item = strsep(&rest, ","));) {
+        if (options->n_sizes == MOST_SIZES || !command_number(item, 1, MOST_PAGES, &options->sizes[options->n_sizes]))
+            return false;
+        options->n_sizes++;
+    }
+    return true;
+}
 
 static error_t parse_option(int key, char *arg, struct argp_state *state)
 {
@@ -459,6 +473,11 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     switch (key) {
     case KEY_JSON:
         options->json = true;
+        return 0;
+    case KEY_PAGES:
+        if (!parse_sizes(arg, options))
+            return command_complain(state, "--pages takes up to %d numbers from 1 to %d, with commas between them",
+                                    MOST_SIZES, MOST_PAGES);
         return 0;
     case KEY_ROUNDS:
         if (!command_number(arg, 1, MOST_ROUNDS, &options->n_rounds))
@@ -476,12 +495,12 @@ static const struct argp parser = {
            "million pages. "
            "The device is one of numbers only, so what mapping costs is not in it (see `kvmm bench device'); the host "
            "tier, "
-           "which the pages of 4 KiB are suspended to, is real and takes 4.5 GiB.",
+           "which the pages of 4 KiB are suspended to, is real: a million take 4.5 GiB.",
 };
 
 int bench_scale(int argc, char **argv)
 {
-    struct options options = {.n_rounds = 5};
+    struct options options = {.n_rounds = 5, .sizes = {1000, 100000, 1000000}, .n_sizes = 3};
     if (!command_parse(&parser, argc, argv, 0, &options))
         return COMMAND_BAD_USAGE;
     struct bench *bench = calloc(1, sizeof *bench);
@@ -492,10 +511,10 @@ int bench_scale(int argc, char **argv)
     bench->options = options;
     bool good = true;
     for (size_t round = 0; round < options.n_rounds && good; round++) {
-        for (size_t size = 0; size < N_SIZES && good; size++) {
+        for (size_t size = 0; size < options.n_sizes && good; size++) {
             if (isatty(STDERR_FILENO))
                 fprintf(stderr, "\rround %zu of %llu, %llu pages \033[K", round + 1,
-                        (unsigned long long)options.n_rounds, (unsigned long long)sizes[size]);
+                        (unsigned long long)options.n_rounds, (unsigned long long)bench->options.sizes[size]);
             good = run_size(bench, size, round);
         }
     }
