@@ -108,9 +108,10 @@ static void end_discarded(struct shim_pager *pager, uint32_t chunk)
     struct shim_chunk *c = &pager->chunks[chunk];
     shim_chunk_free_slot(pager, chunk);
     shim_chunks_release(pager, chunk, 1);
-    shim_policy_left(pager->policy, chunk, false);
     c->flags &= (uint16_t) ~(SHIM_DISCARDED | SHIM_LEAVING | SHIM_RETURNS);
-    if ((c->flags & SHIM_WANTED) && !(c->flags & SHIM_QUEUED) && !shim_chunk_range(pager, chunk)->closing)
+    if (!(c->flags & SHIM_WANTED) || shim_chunk_range(pager, chunk)->closing)
+        shim_policy_left(pager->policy, chunk, false);
+    else if (!(c->flags & SHIM_QUEUED)) /* whoever waits gets zeros: to the policy it has been there since that touch */
         shim_queue_add(pager, chunk);
 }
 
