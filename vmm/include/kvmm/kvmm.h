@@ -279,6 +279,7 @@ struct kvmm_seq_info {
     uint64_t n_nvme;   /* on NVMe alone, likewise */
     uint64_t n_lost;
     uint64_t n_shared; /* that other sequences use too */
+    uint64_t reserved[7];
 };
 KVMM_API void kvmm_seq_get_info(const kvmm_seq *seq, struct kvmm_seq_info *info);
 
