@@ -79,7 +79,7 @@ int vmm_seq_cut(kvmm_seq *seq, uint32_t n_tokens)
     struct vmm_link *own = rc || stays ? NULL : new_own(seq, begin, live);
     if (rc || (!own && !stays))
         return rc ? rc : KVMM_ERR_NO_HOST_MEMORY;
-    rc = live < seq->live ? unmap_from(seq, live) : KVMM_OK;
+    rc = live < seq->live || !stays ? unmap_from(seq, live) : KVMM_OK; /* what is mapped ahead, too */
     if (rc == KVMM_OK && live < seq->live)
         rc = vmm_seq_shrink(seq, live > old->first ? live : old->first);
     if (rc) {

@@ -184,6 +184,53 @@ START_TEST(truncates_of_what_is_shared)
 }
 END_TEST
 
+static void let_it_be_mapped_ahead(kvmm *mm, const kvmm_seq *seq)
+{
+    for (bool ahead = false; !ahead;) {
+        pthread_mutex_lock(&mm->lock);
+        ahead = seq->ahead > 0;
+        pthread_mutex_unlock(&mm->lock);
+        if (!ahead)
+            usleep(100);
+    }
+}
+
+/* A page is three quarters of a frame: the truncate takes no frame away, but the next write begins in one that is shared. */
+START_TEST(a_truncate_into_a_page_that_straddles_what_is_shared)
+{
+    struct kvmm_config cfg = small_config(32, 0, NULL);
+    cfg.geometry.n_layers = 3;
+    cfg.geometry.n_kv_heads = 2;
+    cfg.map_ahead_tokens = 16;
+    kvmm *mm = NULL;
+    ck_assert_int_eq(kvmm_open(&cfg, &mm), KVMM_OK);
+    kvmm_seq *a = make_seq(mm, 200);
+    kvmm_step *step = NULL;
+    struct kvmm_want want = {.seq = a, .n_tokens = 50};
+    ck_assert_int_eq(kvmm_step_begin(mm, &want, 1, 0, &step), KVMM_OK);
+    ck_assert_int_eq(kvmm_step_end(&step, NULL), KVMM_OK);
+    let_fences_pass(mm);
+    kvmm_seq *b = fork_of(a, 0);
+    want = (struct kvmm_want){.seq = b, .n_tokens = 51};
+    ck_assert_int_eq(kvmm_step_begin(mm, &want, 1, 0, &step), KVMM_OK);
+    ck_assert_int_eq(kvmm_step_end(&step, NULL), KVMM_OK);
+    let_fences_pass(mm);
+    let_it_be_mapped_ahead(mm, b);
+    ck_assert_int_eq(kvmm_seq_truncate(b, 40), KVMM_OK);
+    ck_assert_uint_eq(info_of(b).n_frames, 3);
+    want.n_tokens = 80;
+    ck_assert_int_eq(kvmm_step_begin(mm, &want, 1, 0, &step), KVMM_OK);
+    ck_assert_int_eq(kvmm_step_end(&step, NULL), KVMM_OK);
+    let_fences_pass(mm);
+    ck_assert_int_eq(kvmm_seq_destroy(&a), KVMM_OK);
+    ck_assert_int_eq(kvmm_seq_destroy(&b), KVMM_OK);
+    for (int i = 0; i < 2000 && device_frames(mm) > 0; i++) /* the keeper takes them down */
+        usleep(1000);
+    ck_assert_uint_eq(device_frames(mm), 0);
+    ck_assert_int_eq(kvmm_close(&mm), KVMM_OK);
+}
+END_TEST
+
 /* A step that can't be had leaves the fork as it was: nothing is copied for good, nothing lost. */
 START_TEST(a_fork_whose_step_fails)
 {
@@ -276,6 +323,7 @@ int main(void)
         a_step_counts_what_is_shared_once,
         what_is_shared_leaves_when_all_sleep,
         truncates_of_what_is_shared,
+        a_truncate_into_a_page_that_straddles_what_is_shared,
         a_fork_whose_step_fails,
         what_is_shared_can_only_be_read,
         bad_forks,
