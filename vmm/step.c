@@ -184,8 +184,7 @@ static void retreat(kvmm_seq *seq)
             vmm_wait(seq->mm);
         if (live < seq->live)
             vmm_seq_shrink(seq, live);
-        if (live == seq->live)
-            vmm_reshare(seq);
+        vmm_reshare(seq);
     }
     leave(seq);
 }
