@@ -242,6 +242,11 @@ static void scenario_of_forks(const struct kvmm_config *cfg, const struct vmm_op
     TWICE(grow(mm, b, 50, 1));
     TWICE(LIB(kvmm_seq_destroy(&a)));
     TWICE(grow(mm, b, 60, 1));
+    TWICE(LIB(kvmm_seq_destroy(&b)));
+    TWICE(LIB(kvmm_seq_destroy(&other)));
+    struct kvmm_stats stats;
+    kvmm_get_stats(mm, &stats);
+    ck_assert_uint_eq(stats.device_used + stats.host_used + stats.nvme_used, 0);
     TWICE(LIB(kvmm_close(&mm)));
 }
 
