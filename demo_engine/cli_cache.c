@@ -41,14 +41,14 @@ static const struct argp_option OPTIONS[] = {
      20},
     {"layout", KEY_LAYOUT, "NAME", 0, "page-major (default), token-major or layer-major", 20},
     {"kv-type", KEY_KV_TYPE, "TYPE", 0, "Elements of K and V: f16 (default), bf16 or f32", 20},
-    {"policy", KEY_POLICY, "NAME", 0, "Who leaves the device first: lru (default), clock, arc or cost", 20},
+    {"policy", KEY_POLICY, "NAME", 0, "Who leaves the device first: lru (default) or clock", 20},
     {0}};
 
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
     static const char *const layouts[] = {"page-major", "token-major", "layer-major", NULL};
     static const char *const types[] = {"f16", "bf16", "f32", NULL};
-    static const char *const policies[] = {"lru", "clock", "arc", "cost", NULL};
+    static const char *const policies[] = {"lru", "clock", NULL};
     struct engine_cache_config *c = &((struct cli_cache_options *)state->input)->config;
     switch (key) {
     case KEY_DEVICE:

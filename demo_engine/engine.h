@@ -35,7 +35,7 @@ struct engine_cache_config {
     size_t frame_bytes;     /* 0: engine_frame_bytes(device_memory), or ENGINE_CUDA_FRAME */
     enum kvmm_layout_kind layout;
     enum kvmm_dtype kv_type;
-    const char *policy; /* as in kvmm_config */
+    const char *policy; /* "lru" or "clock" */
     void (*log)(void *user, enum kvmm_log_level level, const char *line);
     void *user;
     engine_progress on_upload; /* NULL, or told of the upload of the weights to a GPU */

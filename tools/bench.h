@@ -7,8 +7,6 @@
 
 int bench_attention(int argc, char **argv);
 int bench_device(int argc, char **argv);
-int bench_policy(int argc, char **argv);
-int bench_scale(int argc, char **argv);
 int bench_shim(int argc, char **argv);
 int bench_shim_engine(int argc, char **argv); /* a process that bench_shim starts */
 int bench_swap(int argc, char **argv);

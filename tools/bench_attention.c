@@ -333,6 +333,8 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         if (options->n_threads && options->cuda.on_cuda)
             return command_complain(state, "--threads is for the CPU, not for --device cuda:N");
         return 0;
+    case ARGP_KEY_ARG:
+        return command_complain(state, "'%s': it takes no arguments", arg);
     case KEY_JSON:
         options->json = true;
         return 0;

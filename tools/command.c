@@ -19,18 +19,9 @@ static error_t parse_quietly(int key, char *arg, struct argp_state *state)
     return ARGP_ERR_UNKNOWN;
 }
 
-/* What none of a command's parsers took: argp would go without a word. */
-static error_t refuse_arguments(int key, char *arg, struct argp_state *state)
-{
-    if (key != ARGP_KEY_ARGS)
-        return ARGP_ERR_UNKNOWN;
-    return command_complain(state, "'%s': it takes no arguments", state->argv[state->next]);
-}
-
 bool command_parse(const struct argp *argp, int argc, char **argv, unsigned flags, void *input)
 {
-    static const struct argp last = {.parser = refuse_arguments};
-    const struct argp_child children[] = {{.argp = argp}, {.argp = &last}, {0}};
+    const struct argp_child children[] = {{.argp = argp}, {0}};
     const struct argp quiet = {.parser = parse_quietly, .children = children};
     return argp_parse(&quiet, argc, argv, flags, NULL, input) == 0;
 }

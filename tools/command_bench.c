@@ -17,10 +17,6 @@ static const struct bench {
     {"attention", bench_attention},
 #endif
     {"device", bench_device},
-#ifdef TOOLS_HAVE_BENCH_POLICY
-    {"policy", bench_policy},
-#endif
-    {"scale", bench_scale},
 #ifdef TOOLS_HAVE_BENCH_SWAP
     {"shim", bench_shim},
     {"shim-engine", bench_shim_engine},
@@ -58,10 +54,6 @@ static const struct argp parser = {
            "  attention  the attention kernels on each cache layout, on the CPU or a GPU\n"
 #endif
            "  device     what mapping costs on a CUDA device, call by call\n"
-#ifdef TOOLS_HAVE_BENCH_POLICY
-           "  policy     who leaves first: the policies on traces of requests, beside the optimum\n"
-#endif
-           "  scale      what the bookkeeping costs for each page, up to a million\n"
 #ifdef TOOLS_HAVE_BENCH_SWAP
            "  shim       engines with and without the shim, beside Linux swap and a mapped file\n"
            "  swap       the host and NVMe tiers, beside what the disk itself can do\n"

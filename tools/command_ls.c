@@ -31,6 +31,8 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     case 'j':
         options->json = true;
         return 0;
+    case ARGP_KEY_ARG:
+        return command_complain(state, "'%s': it takes no arguments", arg);
     default:
         return ARGP_ERR_UNKNOWN;
     }

@@ -41,8 +41,6 @@ static const struct {
     {"bytes_from_nvme", VMM_COUNT_BYTES_FROM_NVME},
     {"bytes_dropped_clean", VMM_COUNT_BYTES_DROPPED_CLEAN},
     {"frames_lost", VMM_COUNT_FRAMES_LOST},
-    {"forks", VMM_COUNT_FORKS},
-    {"frames_copied", VMM_COUNT_FRAMES_COPIED},
 };
 
 static json_t *counters(const struct pagemap_snapshot *snap)

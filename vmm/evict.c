@@ -35,18 +35,18 @@ bool vmm_reap_steps(kvmm *mm)
     return any;
 }
 
-/* The next idle entry in one of two states, searching from the segment's cursor once round; false if there is none. */
-static bool find_entry(struct vmm_segment *segment, enum vmm_tier tier, int state, int other, uint64_t *index)
+/* The next idle entry of seq in one of two states, searching from its cursor once round; false if there is none. */
+static bool find_entry(kvmm_seq *seq, enum vmm_tier tier, int state, int other, uint64_t *index)
 {
-    if (segment->n[state] + segment->n[other] == 0)
+    if (seq->n[state] + seq->n[other] == 0)
         return false;
-    uint64_t n = vmm_segment_frames(segment);
+    uint64_t n = vmm_seq_frames(seq);
     for (uint64_t tried = 0; tried < n; tried++) {
-        uint64_t i = (segment->cursor[tier] + tried) % n;
-        uint64_t at = vmm_segment_entry(segment, i);
-        int is = vmm_entry_state(&segment->entries[at]);
+        uint64_t i = (seq->cursor[tier] + tried) % n;
+        uint64_t at = vmm_seq_entry(seq, i);
+        int is = vmm_entry_state(&seq->entries[at]);
         if (is == state || is == other) {
-            segment->cursor[tier] = i;
+            seq->cursor[tier] = i;
             *index = at;
             return true;
         }
@@ -54,70 +54,50 @@ static bool find_entry(struct vmm_segment *segment, enum vmm_tier tier, int stat
     return false;
 }
 
-static struct vmm_segment *segment_of(struct vmm_policy_item *item)
+static kvmm_seq *seq_of(struct vmm_policy_item *item)
 {
-    return (struct vmm_segment *)(void *)((char *)item - offsetof(struct vmm_segment, item));
-}
-
-static bool is_resuming(const struct vmm_segment *segment)
-{
-    const struct vmm_link *user = segment->users;
-    while (user && !user->seq->resuming)
-        user = user->next_user;
-    return user != NULL;
-}
-
-static bool is_quiet(const struct vmm_segment *segment)
-{
-    const struct vmm_link *user = segment->users;
-    while (user && !user->seq->quiet)
-        user = user->next_user;
-    return user != NULL;
+    return (kvmm_seq *)(void *)((char *)item - offsetof(kvmm_seq, item));
 }
 
 static bool has_host_clean(void *ctx, struct vmm_policy_item *item)
 {
-    return segment_of(item)->n[VMM_HOST_CLEAN] > 0;
+    return seq_of(item)->n[VMM_HOST_CLEAN] > 0;
 }
 
 static bool has_host_only(void *ctx, struct vmm_policy_item *item)
 {
-    const struct vmm_segment *segment = segment_of(item);
-    return segment->n[VMM_CELL_HOST] > 0 && !segment->n_steps && !is_resuming(segment) && !is_quiet(segment);
-}
-
-static bool on_device_idle(const struct vmm_segment *segment)
-{
-    return segment->n[VMM_CELL_DEVICE] + segment->n[VMM_CELL_CLEAN] > 0 && vmm_segment_idle(segment);
+    kvmm_seq *seq = seq_of(item);
+    return seq->n[VMM_CELL_HOST] > 0 && !seq->step && !seq->resuming && !seq->quiet;
 }
 
 static bool has_device_idle(void *ctx, struct vmm_policy_item *item)
 {
-    return on_device_idle(segment_of(item));
+    kvmm_seq *seq = seq_of(item);
+    return !seq->step && seq->pins == 0 && seq->n_pending == 0 && !seq->quiet &&
+           seq->n[VMM_CELL_DEVICE] + seq->n[VMM_CELL_CLEAN] > 0;
 }
 
 /* For a resume: not from another sequence that is just coming back. */
 static bool has_device_cold(void *ctx, struct vmm_policy_item *item)
 {
-    return on_device_idle(segment_of(item)) && !is_resuming(segment_of(item));
+    return !seq_of(item)->resuming && has_device_idle(ctx, item);
 }
 
 /* Copies in a tier of frames that a tier above has too are a convenience: up to n of them go when the tier is full. */
 static uint32_t reclaim(kvmm *mm, unsigned copy, uint32_t n)
 {
     uint32_t freed = 0;
-    for (struct vmm_segment *segment = mm->segments.next; segment != &mm->segments && freed < n;
-         segment = segment->next) {
-        uint64_t frames = segment->n[VMM_CELL_CLEAN] + segment->n[VMM_HOST_CLEAN] ? vmm_segment_frames(segment) : 0;
+    for (kvmm_seq *seq = mm->seqs.next; seq != &mm->seqs && freed < n; seq = seq->next) {
+        uint64_t frames = seq->n[VMM_CELL_CLEAN] + seq->n[VMM_HOST_CLEAN] ? vmm_seq_frames(seq) : 0;
         for (uint64_t i = 0; i < frames && freed < n; i++) {
-            uint64_t index = vmm_segment_entry(segment, i);
-            const struct vmm_entry *entry = &segment->entries[index];
+            uint64_t index = vmm_seq_entry(seq, i);
+            const struct vmm_entry *entry = &seq->entries[index];
             int state = vmm_entry_state(entry);
             bool spare = copy == VMM_COPY_HOST ? state == VMM_CELL_CLEAN && entry->host
                                                : (state == VMM_CELL_CLEAN || state == VMM_HOST_CLEAN) && entry->nvme;
             if (!spare)
                 continue;
-            vmm_entry_forget(segment, index, copy);
+            vmm_entry_forget(seq, index, copy);
             freed++;
         }
     }
@@ -133,8 +113,8 @@ static bool host_slot(kvmm *mm, uint32_t *slot)
         return true;
     struct vmm_policy_item *item = mm->policy.ops->victim(&mm->policy, VMM_TIER_HOST, has_host_clean, NULL);
     uint64_t index;
-    if (item && find_entry(segment_of(item), VMM_TIER_HOST, VMM_HOST_CLEAN, VMM_HOST_CLEAN, &index)) {
-        vmm_entry_forget(segment_of(item), index, VMM_COPY_HOST);
+    if (item && find_entry(seq_of(item), VMM_TIER_HOST, VMM_HOST_CLEAN, VMM_HOST_CLEAN, &index)) {
+        vmm_entry_forget(seq_of(item), index, VMM_COPY_HOST);
         vmm_count(mm, VMM_COUNT_BYTES_DROPPED_CLEAN, mm->frame_bytes);
     } else if (reclaim(mm, VMM_COPY_HOST, 1) == 0) {
         return false;
@@ -167,26 +147,26 @@ static int no_spill_space(kvmm *mm)
                     refusal ? "; the device has less memory than its budget: " : "", refusal ? refusal : "");
 }
 
-/* One frame, idle and not mapped, leaves the device. */
-static int evict_one(struct vmm_segment *segment, uint64_t index, bool urgent)
+/* One frame of seq, idle and not mapped, leaves the device. */
+static int evict_one(kvmm_seq *seq, uint64_t index, bool urgent)
 {
-    kvmm *mm = segment->mm;
-    struct vmm_entry *entry = &segment->entries[index];
+    kvmm *mm = seq->mm;
+    struct vmm_entry *entry = &seq->entries[index];
     struct vmm_move *move = entry->host ? NULL : vmm_move_take(mm);
     uint32_t slot;
     if (move && host_slot(mm, &slot)) {
-        vmm_start_spill(move, segment, index, mm->host, slot, urgent);
+        vmm_start_spill(move, seq, index, mm->host, slot, urgent);
         return KVMM_OK;
     }
     if (entry->host || entry->nvme) {
         if (move)
             vmm_move_give(mm, move);
-        vmm_entry_forget(segment, index, VMM_COPY_DEVICE);
+        vmm_entry_forget(seq, index, VMM_COPY_DEVICE);
         vmm_count(mm, VMM_COUNT_BYTES_DROPPED_CLEAN, mm->frame_bytes);
         return KVMM_OK;
     }
     if (move && nvme_slot(mm, &slot)) {
-        vmm_start_spill(move, segment, index, mm->nvme, slot, urgent);
+        vmm_start_spill(move, seq, index, mm->nvme, slot, urgent);
         return KVMM_OK;
     }
     if (!move)
@@ -195,26 +175,25 @@ static int evict_one(struct vmm_segment *segment, uint64_t index, bool urgent)
     return no_spill_space(mm);
 }
 
-uint64_t vmm_evict_from(struct vmm_segment *segment, uint64_t n, bool urgent, int *why)
+uint64_t vmm_evict_from(kvmm_seq *seq, uint64_t n, bool urgent, int *why)
 {
     uint64_t started = 0;
     uint64_t index;
     *why = KVMM_OK;
-    while (started < n && find_entry(segment, VMM_TIER_DEVICE, VMM_CELL_DEVICE, VMM_CELL_CLEAN, &index)) {
+    while (started < n && find_entry(seq, VMM_TIER_DEVICE, VMM_CELL_DEVICE, VMM_CELL_CLEAN, &index)) {
         /* The run from here on is unmapped in one call; what then has no place to go is mapped again by the next
          * step. */
-        uint32_t group, frame = vmm_segment_frame(segment, index, &group);
-        uint64_t group_end = index + (segment->first + segment->live - frame);
+        uint64_t group_end = index / seq->group_frames * seq->group_frames + seq->live;
         uint64_t run = 0;
         while (run < n - started && index + run < group_end) {
-            int state = vmm_entry_state(&segment->entries[index + run]);
+            int state = vmm_entry_state(&seq->entries[index + run]);
             if (state != VMM_CELL_DEVICE && state != VMM_CELL_CLEAN)
                 break;
             run++;
         }
-        *why = vmm_segment_unmap(segment, index, run);
+        *why = vmm_unmap(seq, index, run);
         for (uint64_t i = 0; i < run && *why == KVMM_OK; i++) {
-            *why = evict_one(segment, index + i, urgent);
+            *why = evict_one(seq, index + i, urgent);
             started += *why == KVMM_OK;
         }
         if (*why)
@@ -234,7 +213,7 @@ uint64_t vmm_make_room(kvmm *mm, uint64_t n, bool urgent, int *why)
         struct vmm_policy_item *item = mm->policy.ops->victim(&mm->policy, VMM_TIER_DEVICE, usable, NULL);
         if (!item)
             break;
-        uint64_t from_this = vmm_evict_from(segment_of(item), n - started, urgent, why);
+        uint64_t from_this = vmm_evict_from(seq_of(item), n - started, urgent, why);
         started += from_this;
         if (from_this == 0 || *why)
             break;
@@ -260,10 +239,10 @@ static void clean_host(kvmm *mm)
         struct vmm_policy_item *item = mm->policy.ops->victim(&mm->policy, VMM_TIER_HOST, has_host_only, NULL);
         uint64_t index;
         uint32_t slot;
-        if (!item || !find_entry(segment_of(item), VMM_TIER_HOST, VMM_CELL_HOST, VMM_CELL_HOST, &index) ||
+        if (!item || !find_entry(seq_of(item), VMM_TIER_HOST, VMM_CELL_HOST, VMM_CELL_HOST, &index) ||
             swap_slot_alloc(mm->nvme, &slot))
             return;
-        vmm_start_demote(vmm_move_take(mm), segment_of(item), index, slot);
+        vmm_start_demote(vmm_move_take(mm), seq_of(item), index, slot);
         cleaning++;
     }
 }
@@ -278,28 +257,12 @@ void vmm_stop_background(kvmm_seq *seq)
 
 int vmm_pump_suspend(kvmm_seq *seq)
 {
-    kvmm *mm = seq->mm;
     int why = KVMM_OK;
-    uint64_t left = 0;
-    for (struct vmm_link *link = seq->links; link && why == KVMM_OK; link = link->next) {
-        struct vmm_segment *segment = link->segment;
-        if (!vmm_segment_asleep(segment))
-            continue;
-        if (pump_has_moves(mm) && vmm_segment_idle(segment))
-            vmm_evict_from(segment, VMM_N_MOVES - RESERVED_MOVES - mm->n_moving, false, &why);
-        left += segment->n[VMM_CELL_DEVICE] + segment->n[VMM_CELL_CLEAN];
-    }
-    if (why || left == 0)
+    if (seq->n_pending == 0 && pump_has_moves(seq->mm))
+        vmm_evict_from(seq, VMM_N_MOVES - RESERVED_MOVES - seq->mm->n_moving, false, &why);
+    if (why || seq->n[VMM_CELL_DEVICE] + seq->n[VMM_CELL_CLEAN] == 0)
         vmm_stop_background(seq);
     return why;
-}
-
-static uint64_t committed_by(const kvmm_seq *seq)
-{
-    uint64_t committed = 0;
-    for (const struct vmm_link *link = seq->links; link; link = link->next)
-        committed += link->segment->committed;
-    return committed;
 }
 
 /* A frame for a sequence that comes back: a free one, or one that another sequence gives up at once. */
@@ -308,7 +271,7 @@ static bool resume_frame(kvmm_seq *seq, uint32_t near, uint32_t *frame)
     kvmm *mm = seq->mm;
     bool zeroed;
     int why;
-    if (mm->committed - committed_by(seq) + vmm_seq_on_device(seq) >= vmm_frames_capacity(mm->frames)) {
+    if (mm->committed - seq->committed + vmm_seq_on_device(seq) >= vmm_frames_capacity(mm->frames)) {
         vmm_stop_background(seq);
         return false;
     }
@@ -324,38 +287,26 @@ static bool resume_frame(kvmm_seq *seq, uint32_t near, uint32_t *frame)
     return vmm_frames_take(mm->frames, VMM_FRAME_FOR_DATA, near, frame, &zeroed) == KVMM_OK;
 }
 
-/* One frame of the sequence's, if it is away: false when there is no frame for it now. */
-static bool resume_entry(kvmm_seq *seq, struct vmm_segment *segment, uint64_t index, uint32_t *near)
-{
-    const struct vmm_entry *entry = &segment->entries[index];
-    int state = vmm_entry_state(entry);
-    vmm_entry_keep(segment, index);
-    *near = entry->frame ? entry->frame : *near; /* the number + 1: the neighbour's */
-    if (state != VMM_CELL_HOST && state != VMM_HOST_CLEAN && state != VMM_CELL_NVME)
-        return true;
-    uint32_t frame;
-    if (!resume_frame(seq, *near, &frame))
-        return false;
-    *near = frame + 1;
-    vmm_start_fetch(vmm_move_take(seq->mm), segment, index, frame, false);
-    return true;
-}
-
 static void pump_resume(kvmm_seq *seq)
 {
-    uint64_t before = 0; /* frames of the segments before this one */
+    uint64_t n = vmm_seq_frames(seq);
     uint32_t near = 0;
-    for (struct vmm_link *link = seq->links; link; link = link->next) {
-        struct vmm_segment *segment = link->segment;
-        uint64_t n = vmm_segment_frames(segment);
-        for (; seq->resume_cursor < before + n; seq->resume_cursor++) {
-            uint64_t index = vmm_segment_entry(segment, seq->resume_cursor - before);
-            if (!pump_has_moves(seq->mm) || !resume_entry(seq, segment, index, &near))
-                return;
-        }
-        before += n;
+    for (; seq->resume_cursor < n && pump_has_moves(seq->mm); seq->resume_cursor++) {
+        uint64_t index = vmm_seq_entry(seq, seq->resume_cursor);
+        const struct vmm_entry *entry = &seq->entries[index];
+        int state = vmm_entry_state(entry);
+        vmm_entry_keep(seq, index);
+        near = entry->frame ? entry->frame : near; /* the number + 1: the neighbour's */
+        if (state != VMM_CELL_HOST && state != VMM_HOST_CLEAN && state != VMM_CELL_NVME)
+            continue;
+        uint32_t frame;
+        if (!resume_frame(seq, near, &frame))
+            return;
+        near = frame + 1;
+        vmm_start_fetch(vmm_move_take(seq->mm), seq, index, frame, false);
     }
-    vmm_stop_background(seq);
+    if (seq->resume_cursor >= n)
+        vmm_stop_background(seq);
 }
 
 void vmm_pump(kvmm *mm)

@@ -18,21 +18,13 @@
 
 /* ---- frames ahead of a sequence ---- */
 
-/* The entry of the own segment for the first frame beyond live. */
-static uint64_t first_ahead(const kvmm_seq *seq, uint32_t group)
-{
-    return vmm_segment_index(seq->own->segment, group, seq->live);
-}
-
 void vmm_ahead_join(kvmm_seq *seq, uint32_t n)
 {
-    struct vmm_link *own = seq->own;
     for (uint32_t g = 0; g < seq->layout.n_groups; g++) {
         for (uint32_t i = 0; i < n; i++) {
-            uint64_t index = first_ahead(seq, g) + i;
-            vmm_entry_open(own->segment, index)->flags &= (uint8_t)~VMM_AHEAD;
-            vmm_link_set_mapped(own, index, true);
-            vmm_entry_close(own->segment, index);
+            uint64_t index = (uint64_t)g * seq->group_frames + seq->live + i;
+            vmm_entry_open(seq, index)->flags &= (uint8_t)~VMM_AHEAD;
+            vmm_entry_close(seq, index);
         }
     }
     seq->ahead -= n;
@@ -40,22 +32,20 @@ void vmm_ahead_join(kvmm_seq *seq, uint32_t n)
 }
 
 /* Of one group; the frames are not clear for certain: a kernel may have strayed. */
-static uint32_t drop_group(kvmm_seq *seq, uint32_t group, uint32_t n)
+static uint32_t drop_group(kvmm_seq *seq, uint64_t first, uint32_t n)
 {
     kvmm *mm = seq->mm;
-    struct vmm_segment *own = seq->own->segment;
-    uint64_t first = first_ahead(seq, group);
     uint32_t mapped = 0;
-    while (mapped < n && own->entries[first + mapped].frame)
+    while (mapped < n && seq->entries[first + mapped].frame)
         mapped++;
-    if (mapped == 0 || mm->device->ops->unmap(mm->device, vmm_range_address(seq, group, seq->live), mapped))
+    if (mapped == 0 || mm->device->ops->unmap(mm->device, vmm_entry_address(seq, first), mapped))
         return 0;
     for (uint32_t i = 0; i < mapped; i++) {
-        struct vmm_entry *entry = vmm_entry_open(own, first + i);
+        struct vmm_entry *entry = vmm_entry_open(seq, first + i);
         vmm_frames_give(mm->frames, entry->frame - 1, false);
         entry->frame = 0;
-        entry->flags &= (uint8_t)~VMM_AHEAD;
-        vmm_entry_close(own, first + i);
+        entry->flags &= (uint8_t) ~(VMM_AHEAD | VMM_MAPPED);
+        vmm_entry_close(seq, first + i);
     }
     return mapped;
 }
@@ -70,22 +60,14 @@ uint32_t vmm_ahead_drop(kvmm_seq *seq)
     vmm_message_save(&message);
     bool left = false;
     for (uint32_t g = 0; g < seq->layout.n_groups; g++) {
-        dropped += drop_group(seq, g, n);
-        left |= seq->own->segment->entries[first_ahead(seq, g)].frame != 0;
+        uint64_t first = (uint64_t)g * seq->group_frames + seq->live;
+        dropped += drop_group(seq, first, n);
+        left |= seq->entries[first].frame != 0;
     }
     if (!left)
         seq->ahead = 0;
     vmm_message_restore(&message);
     return dropped;
-}
-
-int vmm_ahead_end(kvmm_seq *seq)
-{
-    vmm_ahead_drop(seq);
-    if (seq->ahead == 0)
-        return KVMM_OK;
-    return vmm_fail(KVMM_ERR_DEVICE, "frames mapped ahead of sequence %llu can't be unmapped",
-                    (unsigned long long)seq->id);
 }
 
 uint32_t vmm_ahead_drop_all(kvmm *mm, uint64_t n)
@@ -100,13 +82,13 @@ uint32_t vmm_ahead_drop_all(kvmm *mm, uint64_t n)
 static int map_group(kvmm_seq *seq, uint32_t group, const uint32_t *frames, uint32_t n)
 {
     kvmm *mm = seq->mm;
-    uint64_t first = first_ahead(seq, group);
-    int rc = mm->device->ops->map(mm->device, vmm_range_address(seq, group, seq->live), frames, n, true);
+    uint64_t first = (uint64_t)group * seq->group_frames + seq->live;
+    int rc = mm->device->ops->map(mm->device, vmm_entry_address(seq, first), frames, n);
     for (uint32_t i = 0; rc == KVMM_OK && i < n; i++) {
-        struct vmm_entry *entry = vmm_entry_open(seq->own->segment, first + i);
+        struct vmm_entry *entry = vmm_entry_open(seq, first + i);
         entry->frame = frames[i] + 1;
-        entry->flags |= VMM_AHEAD;
-        vmm_entry_close(seq->own->segment, first + i);
+        entry->flags |= VMM_AHEAD | VMM_MAPPED;
+        vmm_entry_close(seq, first + i);
     }
     return rc;
 }
@@ -242,7 +224,7 @@ static kvmm_seq *first_dead(kvmm *mm)
 static int bury_some(kvmm_seq *seq)
 {
     uint32_t n = seq->layout.n_groups < UNMAP_MOST ? UNMAP_MOST / seq->layout.n_groups : 1;
-    return seq->own->segment->live > n ? vmm_seq_shrink(seq, seq->live - n) : vmm_seq_bury(seq);
+    return seq->live > n ? vmm_seq_shrink(seq, seq->live - n) : vmm_seq_bury(seq);
 }
 
 static void bury(kvmm *mm)

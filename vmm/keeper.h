@@ -52,8 +52,6 @@ void vmm_ahead_join(kvmm_seq *seq, uint32_t n);
 /* Takes down the frames that are mapped ahead of seq, and gives them back; how many they were. What can't be unmapped
  * stays. */
 uint32_t vmm_ahead_drop(kvmm_seq *seq);
-/* Likewise; DEVICE if something stays. */
-int vmm_ahead_end(kvmm_seq *seq);
 /* The same for all sequences, until n frames are free. */
 uint32_t vmm_ahead_drop_all(kvmm *mm, uint64_t n);
 

@@ -3,13 +3,9 @@
  * The manager's own types. One lock, kvmm.lock, guards everything below it but what says otherwise; it is held for
  * bookkeeping and mapping, never across I/O, copies or checksums. Order: kvmm.lock, then swap's locks.
  *
- * The frames of a sequence lie in *segments*: runs of frames with the same users. The last one is its own, which grows, is
- * written to and has no other user; those before it are shared with other sequences, or were (segment.h). What is spilled,
- * fetched, ranked and counted is a segment; what is mapped is a segment in a sequence's range.
- *
- * A frame of a segment is an entry: where its bytes are (device frame, host slot, NVMe slot: any of them, several at
+ * A frame of a sequence is an entry: where its bytes are (device frame, host slot, NVMe slot: any of them, several at
  * once when the copies are equal) and what is under way. Its state is one enum vmm_cell, derived by
- * vmm_entry_state(), counted in vmm_segment.n[] and published in the page map:
+ * vmm_entry_state(), counted in kvmm_seq.n[] and published in the page map:
  *
  *     EMPTY ──take frame, clear──▶ ARRIVING ──▶ DEVICE ──spill──▶ LEAVING ──▶ HOST ──clean──▶ DEMOTING ──▶ HOST_CLEAN
  *                                     ▲           ▲                  │          │                              │
@@ -32,8 +28,32 @@
 #include "vmm/keeper.h"
 #include "vmm/pagemap.h"
 #include "vmm/policy.h"
-#include "vmm/segment.h"
 #include "vmm/staging.h"
+
+/* One more state than the page map shows: HOST whose bytes NVMe has too. Published as VMM_CELL_HOST. */
+#define VMM_HOST_CLEAN (VMM_CELL_LOST + 1)
+#define VMM_N_STATES   (VMM_HOST_CLEAN + 1)
+
+enum vmm_op {
+    VMM_IDLE = 0,
+    VMM_LEAVING,  /* a put from the device frame is in flight; the frame is not mapped */
+    VMM_DEMOTING, /* a put from the host slot to NVMe is in flight */
+    VMM_ARRIVING  /* the device frame is being filled: from a slot, or with zeros */
+};
+
+#define VMM_MAPPED 1u /* at its place in the range */
+#define VMM_KEEP   2u /* wanted while LEAVING: stays on the device when the put is done */
+#define VMM_LOST   4u
+#define VMM_AHEAD  8u /* mapped ahead of the sequence: counts as EMPTY (keeper.h) */
+
+struct vmm_entry {
+    uint32_t frame;      /* device frame + 1, 0: none */
+    uint32_t host;       /* host slot + 1, 0: none */
+    uint32_t nvme;       /* NVMe slot + 1, 0: none */
+    uint32_t generation; /* counts versions of the bytes; stamps the copies in the tiers */
+    uint8_t op;
+    uint8_t flags;
+};
 
 struct kvmm_seq {
     kvmm *mm;
@@ -42,25 +62,29 @@ struct kvmm_seq {
     struct kvmm_layout layout; /* immutable */
     size_t range_bytes;
     uint32_t max_tokens;
-    uint32_t group_frames; /* frames of each group of its range */
+    uint32_t group_frames; /* entries of each group */
     uint32_t live;         /* of them in use, from the start of each group; the same in all groups */
     uint32_t ahead;        /* behind those, mapped ahead */
     bool ahead_wanted;     /* the keeper should */
     bool dying;            /* destroyed; the keeper takes it down */
-    bool foreign_tail;     /* its last frame is shared, and has bytes behind its last page that are not its own */
     uint32_t tail;         /* frame of each group where zeros are mapped, + 1; 0: none (tail.c) */
     uint32_t tail_groups;  /* the groups that have them, from the first */
     uint32_t refusals;     /* times that the device would not let it be taken down */
     uint32_t length;
     uint32_t pins;
-    kvmm_step *step;              /* the open step it is in, or NULL */
-    uint32_t n_pending;           /* ended steps whose fence has not passed */
-    struct vmm_link *links, *own; /* its segments, by place; own is the last */
-    bool asleep;                  /* suspended, and not used since */
+    kvmm_step *step;    /* the open step it is in, or NULL */
+    uint32_t n_pending; /* ended steps whose fence has not passed */
+    uint64_t target;    /* frames (all groups) that the open step needs */
+    uint64_t committed; /* frames that can't be taken from it: its share of kvmm.committed */
+    uint64_t n[VMM_N_STATES];
+    uint64_t n_mapped;
+    struct vmm_policy_item item;
+    uint64_t cursor[VMM_N_TIERS]; /* where the search for the next frame to take begins */
     bool suspending, resuming;    /* the pump has work for it */
     bool quiet;                   /* somebody waits until it is idle: the background starts nothing for it */
     uint64_t resume_cursor;
-    uint32_t row; /* in the page map */
+    uint32_t row;              /* in the page map */
+    struct vmm_entry *entries; /* n_groups × group_frames */
 };
 
 enum vmm_move_kind {
@@ -69,24 +93,20 @@ enum vmm_move_kind {
     VMM_DEMOTE,     /* host slot → NVMe slot */
     VMM_FETCH_HOST,
     VMM_FETCH_NVME,
-    VMM_ZERO,
-    VMM_DUPLICATE /* another segment's frame → frame */
+    VMM_ZERO
 };
 
 /* A transfer in flight. */
 struct vmm_move {
     struct swap_io io;   /* slot, stamp and urgent from the start */
-    struct swap_job job; /* VMM_ZERO and VMM_DUPLICATE, where the CPU does it */
+    struct swap_job job; /* VMM_ZERO, where the CPU clears */
     struct vmm_copy copy;
     struct vmm_staging_request staging; /* its buffer: NULL if it has none */
     struct vmm_move *next;
-    kvmm *mm;
-    struct vmm_segment *segment; /* NULL: not in flight. With index under the lock: a split moves both on */
+    kvmm_seq *seq; /* outlives the move: destroy waits for it */
     uint64_t index;
     enum vmm_move_kind kind;
     uint32_t frame;           /* device frame, but for VMM_DEMOTE */
-    uint32_t source;          /* VMM_DUPLICATE: device frame */
-    size_t bytes;             /* VMM_DUPLICATE: so many are copied, the rest is cleared */
     uint32_t from_slot;       /* VMM_DEMOTE: of the host tier */
     struct swap_store *store; /* that io goes to */
 };
@@ -102,7 +122,6 @@ struct kvmm_step {
         kvmm_seq *seq;
         uint32_t n_tokens;
         uint64_t cursor;        /* entries before it are on the device or on their way */
-        bool passed;            /* the cursor was at the end */
         bool starved;           /* stopped at the cursor for want of a frame */
         struct kvmm_want *want; /* only inside kvmm_step_begin */
     } * seqs;
@@ -140,11 +159,8 @@ struct kvmm {
     kvmm_seq seqs; /* head of the circular list of sequences; only prev and next are used */
     uint64_t n_seqs;
     uint64_t next_id;
-    struct vmm_segment segments; /* likewise, of all segments */
-    uint64_t next_key;           /* of an entry's bytes */
-    uint64_t n_visits;           /* walks over segments that must see each once */
-    uint64_t committed;          /* frames that sequences in steps or pinned ones hold or will need */
-    uint64_t n[VMM_N_STATES];    /* sums over the segments */
+    uint64_t committed;       /* frames that sequences in steps or pinned ones hold or will need */
+    uint64_t n[VMM_N_STATES]; /* sums over the sequences */
     uint64_t n_suspending, n_resuming;
 
     struct vmm_move moves[VMM_N_MOVES];
@@ -187,39 +203,31 @@ static inline void vmm_gauge(kvmm *mm, enum vmm_counter counter, uint64_t value)
 int vmm_entry_state(const struct vmm_entry *entry);
 /* Every change of an entry stands between these two: they keep the counts, the policy's lists, the budget of pinned
  * sequences and the page map true. */
-struct vmm_entry *vmm_entry_open(struct vmm_segment *segment, uint64_t index);
-void vmm_entry_close(struct vmm_segment *segment, uint64_t index);
-/* Shows its state in the page map, for one user. */
-void vmm_entry_publish(const struct vmm_link *link, uint64_t index);
+struct vmm_entry *vmm_entry_open(kvmm_seq *seq, uint64_t index);
+void vmm_entry_close(kvmm_seq *seq, uint64_t index);
+
+uint64_t vmm_seq_frames(const kvmm_seq *seq); /* live × groups */
+/* The i-th of the sequence's frames as an index of entries, i < vmm_seq_frames(). */
+uint64_t vmm_seq_entry(const kvmm_seq *seq, uint64_t i);
+void *vmm_entry_address(const kvmm_seq *seq, uint64_t index);
+uint64_t vmm_seq_on_device(const kvmm_seq *seq); /* frames that have a device frame, in whatever state */
+uint64_t vmm_seq_moving(const kvmm_seq *seq);    /* moves in flight */
+/* Recomputes the frames that can't be taken from seq. */
+void vmm_seq_commit(kvmm_seq *seq);
+void vmm_seq_publish(kvmm_seq *seq);
 /* A frame that is LEAVING stays on the device when its put is done. No effect in other states. */
-void vmm_entry_keep(struct vmm_segment *segment, uint64_t index);
+void vmm_entry_keep(kvmm_seq *seq, uint64_t index);
+void vmm_seq_keep(kvmm_seq *seq); /* all its frames */
 /* Gives up copies of an idle entry's bytes: which of them, or'ed. The device's must not be mapped. */
 #define VMM_COPY_DEVICE 1u
 #define VMM_COPY_HOST   2u
 #define VMM_COPY_NVME   4u
-void vmm_entry_forget(struct vmm_segment *segment, uint64_t index, unsigned copies);
-/* Gives up all of it: the entry is EMPTY. */
-void vmm_entry_clear(struct vmm_segment *segment, uint64_t index);
+void vmm_entry_forget(kvmm_seq *seq, uint64_t index, unsigned copies);
 /* Gauges: used and capacity of each tier. */
 void vmm_publish_usage(kvmm *mm);
 
 /* ---- seq.c ---- */
 
-uint64_t vmm_seq_frames(const kvmm_seq *seq);    /* live × groups */
-uint64_t vmm_seq_on_device(const kvmm_seq *seq); /* frames that have a device frame, in whatever state */
-uint64_t vmm_seq_moving(const kvmm_seq *seq);    /* moves in flight */
-bool vmm_seq_lost(const kvmm_seq *seq);          /* some of its bytes */
-void *vmm_range_address(const kvmm_seq *seq, uint32_t group, uint32_t frame);
-void vmm_seq_publish(kvmm_seq *seq); /* in the page map */
-void vmm_seq_keep(kvmm_seq *seq);    /* all its frames */
-void vmm_seq_touch(kvmm_seq *seq);   /* tells the policy; what is shared counts as used later than what builds on it */
-/* Frames of its own from now on: live is that, of each group. */
-void vmm_seq_set_live(kvmm_seq *seq, uint32_t live);
-/* A sequence whose own segment has entries from frame `origin` on. Errors as kvmm_seq_create(). */
-int vmm_seq_new(kvmm *mm, uint32_t max_tokens, uint32_t origin, kvmm_seq **seq);
-/* Frees frames of its own from new_live on, in every tier. Preconditions: new_live is not before its own segment; none of them
- * moves. On failure (NO_ADDRESS_SPACE, DEVICE) nothing is freed. */
-int vmm_seq_shrink(kvmm_seq *seq, uint32_t new_live);
 /* Takes down a destroyed sequence, which is gone then. Precondition: none of its frames moves and no fence of its is
  * pending. If the device refuses it stays. */
 int vmm_seq_bury(kvmm_seq *seq);
@@ -227,50 +235,27 @@ int vmm_seq_bury(kvmm_seq *seq);
  * step. */
 int vmm_seq_destroy(kvmm_seq *seq);
 
-/* ---- share.c: forks, and what takes the place of shared frames ---- */
-
-/* The frame of each group in which the token behind `length` begins, or would: a whole page is written to. */
-uint32_t vmm_first_written(const kvmm_seq *seq, uint32_t length);
-/* Gives up the frames behind those of its first n_tokens; what others use of them stays theirs. Precondition: as
- * vmm_seq_bury(). On failure (NO_HOST_MEMORY, NO_ADDRESS_SPACE, DEVICE) nothing is freed. */
-int vmm_seq_cut(kvmm_seq *seq, uint32_t n_tokens);
-/* A step that writes behind the sequence's length, or any other, meets shared frames that it must not have. */
-bool vmm_must_unshare(const kvmm_seq *seq, bool writes);
-/* The own segment takes their place. Frames that nobody else has are taken over; the links of the others are sources now.
- * Precondition: vmm_must_unshare(), and no fence of the sequence's is pending. On failure (NO_ADDRESS_SPACE, DEVICE) nothing
- * changed, but that something may be unmapped. */
-int vmm_unshare(kvmm_seq *seq);
-/* The sources, if there are any, have their place back. Precondition: nothing of the own segment moves. */
-void vmm_reshare(kvmm_seq *seq);
-/* The own segment has the bytes: the sources go. Precondition: nothing of the sequence moves. */
-void vmm_unshared(kvmm_seq *seq);
-/* Where an entry of the own segment has its bytes from: the first of them, the rest is zero. False: from nowhere. */
-struct vmm_source {
-    const struct vmm_entry *entry;
-    size_t bytes;
-};
-bool vmm_source_of(const kvmm_seq *seq, uint64_t index, struct vmm_source *source);
-
 /* ---- move.c: transfers ---- */
 
 struct vmm_move *vmm_move_take(kvmm *mm);
 void vmm_move_give(kvmm *mm, struct vmm_move *move);
 /* Start a transfer for an idle entry; the move was taken. */
-void vmm_start_spill(struct vmm_move *move, struct vmm_segment *segment, uint64_t index, struct swap_store *store,
-                     uint32_t slot, bool urgent);
-void vmm_start_demote(struct vmm_move *move, struct vmm_segment *segment, uint64_t index, uint32_t slot);
+void vmm_start_spill(struct vmm_move *move, kvmm_seq *seq, uint64_t index, struct swap_store *store, uint32_t slot,
+                     bool urgent);
+void vmm_start_demote(struct vmm_move *move, kvmm_seq *seq, uint64_t index, uint32_t slot);
 /* `frame` was taken for it. From host memory if it is there, else from NVMe. */
-void vmm_start_fetch(struct vmm_move *move, struct vmm_segment *segment, uint64_t index, uint32_t frame, bool urgent);
-void vmm_start_zero(struct vmm_move *move, struct vmm_segment *segment, uint64_t index, uint32_t frame);
-/* The first bytes come from the device frame `source`, which stays what it is until the move ends; the rest is cleared. */
-void vmm_start_duplicate(struct vmm_move *move, struct vmm_segment *segment, uint64_t index, uint32_t frame,
-                         uint32_t source, size_t bytes);
+void vmm_start_fetch(struct vmm_move *move, kvmm_seq *seq, uint64_t index, uint32_t frame, bool urgent);
+void vmm_start_zero(struct vmm_move *move, kvmm_seq *seq, uint64_t index, uint32_t frame);
 /* The transfer is over, as an errno value of swap's and a status of the device's. The lock is not held. */
 void vmm_end_move(struct vmm_move *move, int result, int device_status);
 /* The thread's message says what the device refused for good: no step begins any more. */
 void vmm_device_failed(kvmm *mm);
 /* transfer.c: starts what the move says; vmm_end_move() follows, on another thread. */
 void vmm_transfer(struct vmm_move *move);
+/* Unmaps what is mapped among entries [index, index + n) of one group, in as few calls as can be. */
+int vmm_unmap(kvmm_seq *seq, uint64_t index, uint64_t n);
+/* Maps all frames of the sequence that are on the device and not mapped. Precondition: none is moving. */
+int vmm_map_all(kvmm_seq *seq);
 bool vmm_can_change(const kvmm *mm); /* something is under way, so waiting makes sense */
 /* For a condition of CLOCK_MONOTONIC, at most so long; lets go of the lock. */
 void vmm_wait_for(pthread_cond_t *what, kvmm *mm, long ns);
@@ -292,12 +277,15 @@ int vmm_tail_drop(kvmm_seq *seq);
  * way; when that is fewer than n, *why says what stopped it: KVMM_OK (all that can go is going), NO_SPILL_SPACE, or
  * DEVICE. */
 uint64_t vmm_make_room(kvmm *mm, uint64_t n, bool urgent, int *why);
-/* The same for one segment's frames. */
-uint64_t vmm_evict_from(struct vmm_segment *segment, uint64_t n, bool urgent, int *why);
+/* The same for one sequence's own frames. */
+uint64_t vmm_evict_from(kvmm_seq *seq, uint64_t n, bool urgent, int *why);
 /* Starts what can be done in the background: resumes, suspends, cleaning of the host tier. Called when a move ended and
  * when there is new work. */
 void vmm_pump(kvmm *mm);
-int vmm_pump_suspend(kvmm_seq *seq);     /* one sequence's share; NO_SPILL_SPACE or DEVICE if it had to stop early */
+int vmm_pump_suspend(kvmm_seq *seq); /* one sequence's share; NO_SPILL_SPACE or DEVICE if it had to stop early */
+/* Frees the sequence's frames from new_live on, in every tier. Precondition: none of its frames moves. On failure
+ * (NO_ADDRESS_SPACE, DEVICE) nothing is freed. */
+int vmm_seq_shrink(kvmm_seq *seq, uint32_t new_live);
 void vmm_stop_background(kvmm_seq *seq); /* the sequence is no longer suspending or resuming */
 /* Steps whose fence has passed let go of their sequences. True if one did. */
 bool vmm_reap_steps(kvmm *mm);

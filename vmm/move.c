@@ -14,7 +14,6 @@ struct vmm_move *vmm_move_take(kvmm *mm)
 {
     struct vmm_move *move = mm->free_moves;
     if (move) {
-        move->mm = mm;
         mm->free_moves = move->next;
         mm->n_moving++;
     }
@@ -23,7 +22,6 @@ struct vmm_move *vmm_move_take(kvmm *mm)
 
 void vmm_move_give(kvmm *mm, struct vmm_move *move)
 {
-    move->segment = NULL;
     move->next = mm->free_moves;
     mm->free_moves = move;
     mm->n_moving--;
@@ -41,15 +39,14 @@ static bool is_fetch(enum vmm_move_kind kind)
 
 static void end_spill(struct vmm_move *move, struct vmm_entry *entry, int result)
 {
-    kvmm *mm = move->mm;
+    kvmm *mm = move->seq->mm;
     bool to_host = move->kind == VMM_SPILL_HOST;
     uint32_t slot = move->io.slot;
     if (result) {
         /* The frame still has the bytes. Whoever wants the room tries again, with another slot. */
         swap_slot_free(to_host ? mm->host : mm->nvme, slot);
-        char name[64];
-        vmm_log(mm, KVMM_LOG_WARNING, "%s: a frame could not be written to %s: %s; kept on the device",
-                vmm_segment_name(move->segment, name), to_host ? "host memory" : "NVMe", strerror(-result));
+        vmm_log(mm, KVMM_LOG_WARNING, "sequence %llu: a frame could not be written to %s: %s; kept on the device",
+                (unsigned long long)move->seq->id, to_host ? "host memory" : "NVMe", strerror(-result));
     } else {
         *(to_host ? &entry->host : &entry->nvme) = slot + 1;
         vmm_count(mm, to_host ? VMM_COUNT_BYTES_TO_HOST : VMM_COUNT_BYTES_TO_NVME, mm->frame_bytes);
@@ -63,12 +60,11 @@ static void end_spill(struct vmm_move *move, struct vmm_entry *entry, int result
 
 static void end_demote(struct vmm_move *move, struct vmm_entry *entry, int result)
 {
-    kvmm *mm = move->mm;
+    kvmm *mm = move->seq->mm;
     if (result) {
         swap_slot_free(mm->nvme, move->io.slot);
-        char name[64];
-        vmm_log(mm, KVMM_LOG_WARNING, "%s: a frame could not be written to NVMe: %s; kept in host memory",
-                vmm_segment_name(move->segment, name), strerror(-result));
+        vmm_log(mm, KVMM_LOG_WARNING, "sequence %llu: a frame could not be written to NVMe: %s; kept in host memory",
+                (unsigned long long)move->seq->id, strerror(-result));
         return;
     }
     entry->nvme = move->io.slot + 1;
@@ -77,7 +73,7 @@ static void end_demote(struct vmm_move *move, struct vmm_entry *entry, int resul
 
 static void end_fetch(struct vmm_move *move, struct vmm_entry *entry, int result)
 {
-    kvmm *mm = move->mm;
+    kvmm *mm = move->seq->mm;
     bool from_host = move->kind == VMM_FETCH_HOST;
     if (result == 0) {
         vmm_count(mm, from_host ? VMM_COUNT_BYTES_FROM_HOST : VMM_COUNT_BYTES_FROM_NVME, mm->frame_bytes);
@@ -94,9 +90,9 @@ static void end_fetch(struct vmm_move *move, struct vmm_entry *entry, int result
     swap_slot_free(from_host ? mm->host : mm->nvme, *slot - 1);
     *slot = 0;
     bool other_copy = entry->host || entry->nvme;
-    char name[64];
-    vmm_log(mm, other_copy ? KVMM_LOG_WARNING : KVMM_LOG_ERROR, "%s: a frame could not be read from %s: %s%s",
-            vmm_segment_name(move->segment, name), from_host ? "host memory" : "NVMe", strerror(-result),
+    vmm_log(mm, other_copy ? KVMM_LOG_WARNING : KVMM_LOG_ERROR,
+            "sequence %llu: a frame could not be read from %s: %s%s", (unsigned long long)move->seq->id,
+            from_host ? "host memory" : "NVMe", strerror(-result),
             other_copy ? "; another copy is used" : "; its tokens are lost");
     if (!other_copy) {
         entry->flags |= VMM_LOST;
@@ -117,7 +113,7 @@ void vmm_device_failed(kvmm *mm)
 /* The device refused a copy or a clear, twice. The bytes are still where they came from. */
 static void end_refused(struct vmm_move *move, struct vmm_entry *entry)
 {
-    kvmm *mm = move->mm;
+    kvmm *mm = move->seq->mm;
     vmm_device_failed(mm);
     if (is_spill(move->kind)) {
         swap_slot_free(move->store, move->io.slot);
@@ -130,10 +126,10 @@ static void end_refused(struct vmm_move *move, struct vmm_entry *entry)
 
 void vmm_end_move(struct vmm_move *move, int result, int device_status)
 {
-    kvmm *mm = move->mm;
+    kvmm_seq *seq = move->seq;
+    kvmm *mm = seq->mm;
     pthread_mutex_lock(&mm->lock);
-    struct vmm_segment *segment = move->segment;
-    struct vmm_entry *entry = vmm_entry_open(segment, move->index);
+    struct vmm_entry *entry = vmm_entry_open(seq, move->index);
     entry->op = VMM_IDLE;
     if (device_status)
         end_refused(move, entry);
@@ -143,7 +139,7 @@ void vmm_end_move(struct vmm_move *move, int result, int device_status)
         end_fetch(move, entry, result);
     else if (move->kind == VMM_DEMOTE)
         end_demote(move, entry, result);
-    vmm_entry_close(segment, move->index);
+    vmm_entry_close(seq, move->index);
     vmm_move_give(mm, move);
     vmm_pump(mm);
     vmm_publish_usage(mm);
@@ -152,77 +148,122 @@ void vmm_end_move(struct vmm_move *move, int result, int device_status)
     pthread_mutex_unlock(&mm->lock);
 }
 
-static void begin(struct vmm_move *move, struct vmm_segment *segment, uint64_t index, enum vmm_move_kind kind,
-                  enum vmm_op op, uint32_t frame)
+static void begin(struct vmm_move *move, kvmm_seq *seq, uint64_t index, enum vmm_move_kind kind, enum vmm_op op,
+                  uint32_t frame)
 {
-    move->segment = segment;
+    move->seq = seq;
     move->index = index;
     move->kind = kind;
-    struct vmm_entry *entry = vmm_entry_open(segment, index);
+    struct vmm_entry *entry = vmm_entry_open(seq, index);
     entry->op = (uint8_t)op;
     if (frame != UINT32_MAX)
         entry->frame = frame + 1;
     move->frame = entry->frame - 1;
-    vmm_entry_close(segment, index);
+    vmm_entry_close(seq, index);
 }
 
 /* Starts the transfer between the entry's frame, or host slot, and a slot of store. */
 static void run(struct vmm_move *move, struct swap_store *store, uint32_t slot, bool urgent)
 {
-    struct vmm_entry *entry = &move->segment->entries[move->index];
-    if (entry->key == 0)
-        entry->key = ++move->mm->next_key;
     move->store = store;
-    move->io = (struct swap_io){.slot = slot, .stamp = {.key = entry->key}, .urgent = urgent};
+    move->io = (struct swap_io){
+        .slot = slot,
+        .stamp = {.key = move->seq->id << 32 | move->index, .generation = move->seq->entries[move->index].generation},
+        .urgent = urgent,
+    };
     vmm_transfer(move);
 }
 
-void vmm_start_spill(struct vmm_move *move, struct vmm_segment *segment, uint64_t index, struct swap_store *store,
-                     uint32_t slot, bool urgent)
+void vmm_start_spill(struct vmm_move *move, kvmm_seq *seq, uint64_t index, struct swap_store *store, uint32_t slot,
+                     bool urgent)
 {
-    begin(move, segment, index, store == move->mm->host ? VMM_SPILL_HOST : VMM_SPILL_NVME, VMM_LEAVING, UINT32_MAX);
+    begin(move, seq, index, store == seq->mm->host ? VMM_SPILL_HOST : VMM_SPILL_NVME, VMM_LEAVING, UINT32_MAX);
     run(move, store, slot, urgent);
 }
 
-void vmm_start_demote(struct vmm_move *move, struct vmm_segment *segment, uint64_t index, uint32_t slot)
+void vmm_start_demote(struct vmm_move *move, kvmm_seq *seq, uint64_t index, uint32_t slot)
 {
-    begin(move, segment, index, VMM_DEMOTE, VMM_DEMOTING, UINT32_MAX);
-    move->from_slot = segment->entries[index].host - 1;
-    run(move, move->mm->nvme, slot, false);
+    begin(move, seq, index, VMM_DEMOTE, VMM_DEMOTING, UINT32_MAX);
+    move->from_slot = seq->entries[index].host - 1;
+    run(move, seq->mm->nvme, slot, false);
 }
 
-void vmm_start_fetch(struct vmm_move *move, struct vmm_segment *segment, uint64_t index, uint32_t frame, bool urgent)
+void vmm_start_fetch(struct vmm_move *move, kvmm_seq *seq, uint64_t index, uint32_t frame, bool urgent)
 {
-    kvmm *mm = move->mm;
-    bool from_host = segment->entries[index].host != 0;
-    begin(move, segment, index, from_host ? VMM_FETCH_HOST : VMM_FETCH_NVME, VMM_ARRIVING, frame);
-    const struct vmm_entry *entry = &segment->entries[index];
+    kvmm *mm = seq->mm;
+    bool from_host = seq->entries[index].host != 0;
+    begin(move, seq, index, from_host ? VMM_FETCH_HOST : VMM_FETCH_NVME, VMM_ARRIVING, frame);
+    struct vmm_entry *entry = &seq->entries[index];
     vmm_count(mm, from_host ? VMM_COUNT_FRAMES_FROM_HOST : VMM_COUNT_FRAMES_FROM_NVME, 1);
     run(move, from_host ? mm->host : mm->nvme, (from_host ? entry->host : entry->nvme) - 1, urgent);
 }
 
-/* Without a tier. */
-static void run_on_device(struct vmm_move *move)
+void vmm_start_zero(struct vmm_move *move, kvmm_seq *seq, uint64_t index, uint32_t frame)
 {
-    move->store = NULL;
-    move->io = (struct swap_io){.urgent = true};
-    vmm_transfer(move);
+    begin(move, seq, index, VMM_ZERO, VMM_ARRIVING, frame);
+    run(move, NULL, 0, true);
 }
 
-void vmm_start_zero(struct vmm_move *move, struct vmm_segment *segment, uint64_t index, uint32_t frame)
+int vmm_unmap(kvmm_seq *seq, uint64_t index, uint64_t n)
 {
-    begin(move, segment, index, VMM_ZERO, VMM_ARRIVING, frame);
-    run_on_device(move);
+    struct vmm_device *device = seq->mm->device;
+    uint64_t end = index + n;
+    while (index < end) {
+        uint64_t run = 0;
+        while (index + run < end && seq->entries[index + run].flags & VMM_MAPPED)
+            run++;
+        if (run) {
+            int rc = device->ops->unmap(device, vmm_entry_address(seq, index), run);
+            if (rc)
+                return rc;
+        }
+        for (uint64_t i = 0; i < run; i++) {
+            vmm_entry_open(seq, index + i)->flags &= (uint8_t)~VMM_MAPPED;
+            vmm_entry_close(seq, index + i);
+        }
+        index += run ? run : 1;
+    }
+    return KVMM_OK;
 }
 
-void vmm_start_duplicate(struct vmm_move *move, struct vmm_segment *segment, uint64_t index, uint32_t frame,
-                         uint32_t source, size_t bytes)
+#define MAP_BATCH 256
+
+static int map_group(kvmm_seq *seq, uint64_t first)
 {
-    begin(move, segment, index, VMM_DUPLICATE, VMM_ARRIVING, frame);
-    move->source = source;
-    move->bytes = bytes;
-    vmm_count(move->mm, VMM_COUNT_FRAMES_COPIED, 1);
-    run_on_device(move);
+    struct vmm_device *device = seq->mm->device;
+    uint32_t frames[MAP_BATCH];
+    for (uint64_t at = 0; at < seq->live;) {
+        uint64_t run = 0;
+        while (run < MAP_BATCH && at + run < seq->live) {
+            const struct vmm_entry *entry = &seq->entries[first + at + run];
+            if (!entry->frame || entry->flags & VMM_MAPPED)
+                break;
+            frames[run++] = entry->frame - 1;
+        }
+        if (run) {
+            int rc = device->ops->map(device, vmm_entry_address(seq, first + at), frames, run);
+            if (rc)
+                return rc;
+        }
+        for (uint64_t i = 0; i < run; i++) {
+            vmm_entry_open(seq, first + at + i)->flags |= VMM_MAPPED;
+            vmm_entry_close(seq, first + at + i);
+        }
+        at += run ? run : 1;
+    }
+    return KVMM_OK;
+}
+
+int vmm_map_all(kvmm_seq *seq)
+{
+    if (seq->n_mapped == vmm_seq_frames(seq))
+        return KVMM_OK;
+    for (uint32_t g = 0; g < seq->layout.n_groups; g++) {
+        int rc = map_group(seq, (uint64_t)g * seq->group_frames);
+        if (rc)
+            return rc;
+    }
+    return KVMM_OK;
 }
 
 bool vmm_can_change(const kvmm *mm)

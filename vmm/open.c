@@ -289,7 +289,6 @@ int vmm_open(const struct kvmm_config *cfg, const struct vmm_open_options *optio
     mm->user = cfg->user;
     mm->readable_tail = cfg->readable_tail;
     mm->seqs.prev = mm->seqs.next = &mm->seqs;
-    mm->segments.prev = mm->segments.next = &mm->segments;
     for (size_t i = 0; i < VMM_N_MOVES; i++) {
         mm->moves[i].next = mm->free_moves;
         mm->free_moves = &mm->moves[i];
@@ -299,12 +298,10 @@ int vmm_open(const struct kvmm_config *cfg, const struct vmm_open_options *optio
         seed = monotonic_ns(NULL);
 
     if (!cfg->policy || !vmm_policy_init(&mm->policy, cfg->policy)) {
-        rc = vmm_fail(KVMM_ERR_INVALID, "policy \"%s\" is not known; there are lru, clock, arc and cost",
+        rc = vmm_fail(KVMM_ERR_INVALID, "policy \"%s\" is not known; there are lru and clock",
                       cfg->policy ? cfg->policy : "(null)");
         goto err;
     }
-    mm->policy.now_ns = mm->now_ns;
-    mm->policy.user = mm->user;
     if ((rc = open_device(mm, cfg, options)))
         goto err;
     rc = swap_crew_open(cfg->n_threads, &mm->crew);
@@ -388,8 +385,6 @@ void kvmm_get_stats(kvmm *mm, struct kvmm_stats *stats)
         .bytes_from_nvme = counter(mm, VMM_COUNT_BYTES_FROM_NVME),
         .bytes_dropped_clean = counter(mm, VMM_COUNT_BYTES_DROPPED_CLEAN),
         .frames_lost = counter(mm, VMM_COUNT_FRAMES_LOST),
-        .forks = counter(mm, VMM_COUNT_FORKS),
-        .frames_copied = counter(mm, VMM_COUNT_FRAMES_COPIED),
     };
     struct swap_store_info info;
     if (mm->nvme) {

@@ -24,7 +24,8 @@ static int unmap_tails(kvmm_seq *seq, uint32_t n)
 {
     struct vmm_device *device = seq->mm->device;
     while (n > 0) {
-        int rc = device->ops->unmap(device, vmm_range_address(seq, n - 1, seq->tail - 1), 1);
+        uint64_t index = (uint64_t)(n - 1) * seq->group_frames + seq->tail - 1;
+        int rc = device->ops->unmap(device, vmm_entry_address(seq, index), 1);
         if (rc)
             return rc;
         seq->tail_groups = --n;
@@ -45,7 +46,8 @@ int vmm_tail_put(kvmm_seq *seq)
     seq->tail = rc ? seq->tail : wanted(seq);
     seq->tail_groups = rc ? seq->tail_groups : 0;
     while (rc == KVMM_OK && seq->tail && seq->tail_groups < seq->layout.n_groups) {
-        rc = device->ops->map_zeros(device, vmm_range_address(seq, seq->tail_groups, seq->tail - 1));
+        uint64_t index = (uint64_t)seq->tail_groups * seq->group_frames + seq->tail - 1;
+        rc = device->ops->map_zeros(device, vmm_entry_address(seq, index));
         seq->tail_groups += rc == KVMM_OK;
     }
     if (rc && seq->tail_groups == 0)

@@ -44,14 +44,14 @@ static bool is_spill(const struct vmm_move *move)
 static void direct_done(struct swap_io *io)
 {
     struct vmm_move *move = of_io(io);
-    struct vmm_device *device = move->mm->device;
+    struct vmm_device *device = move->seq->mm->device;
     device->ops->view_put(device, move->frame);
     vmm_end_move(move, io->result, KVMM_OK);
 }
 
 static void start_direct(struct vmm_move *move)
 {
-    struct vmm_device *device = move->mm->device;
+    struct vmm_device *device = move->seq->mm->device;
     move->io.buf = device->ops->view_get(device, move->frame);
     move->io.done = direct_done;
     if (is_spill(move))
@@ -60,13 +60,11 @@ static void start_direct(struct vmm_move *move)
         swap_get(move->store, &move->io);
 }
 
-static void fill_job(struct swap_job *job)
+static void zero_job(struct swap_job *job)
 {
     struct vmm_move *move = of_job(job);
-    struct vmm_device *device = move->mm->device;
-    int rc = move->kind == VMM_ZERO ? device->ops->zero_frame(device, move->frame)
-                                    : device->ops->copy_frame(device, move->frame, move->source, move->bytes);
-    vmm_end_move(move, 0, rc);
+    struct vmm_device *device = move->seq->mm->device;
+    vmm_end_move(move, 0, device->ops->zero_frame(device, move->frame));
 }
 
 /* ---- one that it can't ---- */
@@ -74,7 +72,7 @@ static void fill_job(struct swap_job *job)
 static void end(struct vmm_move *move, int result, int device_status)
 {
     if (move->staging.buffer)
-        vmm_staging_give(move->mm->staging, &move->staging);
+        vmm_staging_give(move->seq->mm->staging, &move->staging);
     vmm_end_move(move, result, device_status);
 }
 
@@ -96,14 +94,9 @@ static void copy_done(struct vmm_copy *copy)
 
 static void start_copy(struct vmm_move *move, enum vmm_copy_kind kind)
 {
-    struct vmm_device *device = move->mm->device;
-    move->copy = (struct vmm_copy){.kind = kind,
-                                   .frame = move->frame,
-                                   .memory = move->io.buf,
-                                   .source = move->source,
-                                   .bytes = move->bytes,
-                                   .urgent = move->io.urgent,
-                                   .done = copy_done};
+    struct vmm_device *device = move->seq->mm->device;
+    move->copy = (struct vmm_copy){
+        .kind = kind, .frame = move->frame, .memory = move->io.buf, .urgent = move->io.urgent, .done = copy_done};
     device->ops->copy(device, &move->copy);
 }
 
@@ -142,32 +135,31 @@ static void demote_done(struct swap_io *io)
 
 static void start_demote(struct vmm_move *move)
 {
-    kvmm *mm = move->mm;
+    kvmm *mm = move->seq->mm;
     move->io.buf = swap_slot_address(mm->host, move->from_slot);
     move->io.done = demote_done;
     swap_put(move->store, &move->io);
 }
 
-/* Zeros, or another frame's bytes. */
-static void start_fill(struct vmm_move *move)
+static void start_zero(struct vmm_move *move)
 {
-    kvmm *mm = move->mm;
+    kvmm *mm = move->seq->mm;
     if (mm->device->ops->copy) {
-        start_copy(move, move->kind == VMM_ZERO ? VMM_COPY_ZERO : VMM_COPY_FRAME);
+        start_copy(move, VMM_COPY_ZERO);
         return;
     }
-    move->job = (struct swap_job){.run = fill_job};
+    move->job = (struct swap_job){.run = zero_job};
     swap_crew_give(mm->crew, &move->job, true);
 }
 
 void vmm_transfer(struct vmm_move *move)
 {
-    kvmm *mm = move->mm;
+    kvmm *mm = move->seq->mm;
     move->staging = (struct vmm_staging_request){.urgent = move->io.urgent, .fetch = !is_spill(move)};
     if (move->kind == VMM_DEMOTE) {
         start_demote(move);
-    } else if (move->kind == VMM_ZERO || move->kind == VMM_DUPLICATE) {
-        start_fill(move);
+    } else if (move->kind == VMM_ZERO) {
+        start_zero(move);
     } else if (!mm->device->ops->copy) {
         start_direct(move);
     } else if (move->store == mm->host && mm->host_registered) {

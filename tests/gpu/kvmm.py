@@ -45,7 +45,7 @@ class Want(Structure):
 class SeqInfo(Structure):
     _fields_ = [("id", c_uint64), ("length", c_uint32), ("max_tokens", c_uint32), ("valid_tokens", c_uint32),
                 ("pins", c_uint32), ("n_frames", c_uint64), ("n_device", c_uint64), ("n_host", c_uint64),
-                ("n_nvme", c_uint64), ("n_lost", c_uint64), ("n_shared", c_uint64), ("reserved", c_uint64 * 7)]
+                ("n_nvme", c_uint64), ("n_lost", c_uint64)]
 
 
 class Error(Exception):

@@ -319,8 +319,6 @@ static const struct bad {
     {"bench", 2, "bench"},
     {"bench nothing", 2, "nothing"},
     {"bench --nothing", 2, "--nothing"},
-    {"bench device more", 2, "'more'"},
-    {"bench scale more", 2, "'more'"},
 };
 
 START_TEST(bad_input_is_named_in_one_line)

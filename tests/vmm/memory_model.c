@@ -1,54 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "memory_model.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "on_device.h"
 
-bool model_open(struct model_seq *m, uint64_t salt, uint32_t max_tokens)
+/* The row of head_dim elements is filled with 8-byte words that name sequence, token, version, layer, K or V and head. */
+static uint64_t word_of(const struct model_seq *m, uint32_t token, uint32_t version, uint32_t row, size_t i)
 {
-    *m = (struct model_seq){.salt = salt,
-                            .max_tokens = max_tokens,
-                            .ids = calloc(MODEL_MAX_TOKENS, sizeof *m->ids),
-                            .stamp = calloc(MODEL_MAX_TOKENS, sizeof *m->stamp)};
-    return max_tokens <= MODEL_MAX_TOKENS && m->ids && m->stamp;
-}
-
-void model_close(struct model_seq *m)
-{
-    free(m->ids);
-    free(m->stamp);
-    *m = (struct model_seq){0};
-}
-
-void model_restart(struct model_seq *m, uint64_t salt)
-{
-    m->salt = salt;
-    m->length = 0;
-    memset(m->ids, 0, MODEL_MAX_TOKENS * sizeof *m->ids);
-    memset(m->stamp, 0, MODEL_MAX_TOKENS * sizeof *m->stamp);
-}
-
-void model_fork(struct model_seq *child, const struct model_seq *parent)
-{
-    child->salt = parent->salt;
-    child->length = parent->length;
-    memcpy(child->ids, parent->ids, MODEL_MAX_TOKENS * sizeof *child->ids);
-    memcpy(child->stamp, parent->stamp, MODEL_MAX_TOKENS * sizeof *child->stamp);
-}
-
-void model_set(struct model_seq *m, uint32_t token, uint32_t id)
-{
-    uint64_t state = (token ? m->stamp[token - 1] : m->salt) ^ id;
-    m->ids[token] = id;
-    m->stamp[token] = model_random(&state) | 1;
-}
-
-/* The row of head_dim elements is filled with 8-byte words that name the stamp, layer, K or V and head. */
-static uint64_t word_of(uint64_t stamp, uint32_t row, size_t i)
-{
-    uint64_t state = stamp ^ ((uint64_t)row << 16) ^ i;
+    uint64_t state = m->salt ^ ((uint64_t)token << 32 | version) ^ ((uint64_t)row << 16) ^ i;
     return model_random(&state) | 1; /* never zero */
 }
 
@@ -79,21 +39,27 @@ static bool each_row(const struct kvmm_geometry *g, const struct kvmm_layout *l,
 static bool write_row(char *row, size_t words, const struct model_seq *m, uint32_t token, uint32_t number)
 {
     for (size_t i = 0; i < words; i++) {
-        uint64_t word = word_of(m->stamp[token], number, i);
+        uint64_t word = word_of(m, token, m->version[token], number, i);
         memcpy(row + i * 8, &word, 8);
+    }
+    return true;
+}
+
+static bool row_is(const char *row, size_t words, const struct model_seq *m, uint32_t token, uint32_t version,
+                   uint32_t number)
+{
+    for (size_t i = 0; i < words; i++) {
+        uint64_t want = word_of(m, token, version, number, i), is;
+        memcpy(&is, row + i * 8, 8);
+        if (is != want)
+            return false;
     }
     return true;
 }
 
 static bool check_row(char *row, size_t words, const struct model_seq *m, uint32_t token, uint32_t number)
 {
-    for (size_t i = 0; i < words; i++) {
-        uint64_t want = word_of(m->stamp[token], number, i), is;
-        memcpy(&is, row + i * 8, 8);
-        if (is != want)
-            return false;
-    }
-    return true;
+    return row_is(row, words, m, token, m->version[token], number);
 }
 
 /* Word by word: a row that lies across the end of a frame can be old in one part and zero in the other. */
@@ -102,7 +68,10 @@ static bool own_or_zero_row(char *row, size_t words, const struct model_seq *m, 
     for (size_t i = 0; i < words; i++) {
         uint64_t is;
         memcpy(&is, row + i * 8, 8);
-        if (is != 0 && (m->stamp[token] == 0 || is != word_of(m->stamp[token], number, i)))
+        bool known = is == 0;
+        for (uint32_t version = m->version[token]; !known && version > 0; version--)
+            known = is == word_of(m, token, version, number, i);
+        if (!known)
             return false;
     }
     return true;

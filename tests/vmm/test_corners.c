@@ -68,7 +68,7 @@ START_TEST(a_resume_goes_on_when_room_is_made_at_once)
     ck_assert_int_eq(kvmm_seq_suspend(b), KVMM_OK);
     let_moves_end(mm);
     ck_assert_int_eq(grow(mm, b, 32, 2), KVMM_OK);
-    ck_assert_uint_eq(b->own->segment->n[VMM_CELL_CLEAN], 4);
+    ck_assert_uint_eq(b->n[VMM_CELL_CLEAN], 4);
     ck_assert_int_eq(kvmm_seq_resume(a), KVMM_OK);
     let_moves_end(mm);
     ck_assert_uint_eq(info_of(a).n_device, 2);
@@ -110,7 +110,7 @@ START_TEST(a_step_waits_for_a_destroy_under_way)
         ck_assert_int_eq(grow(mm, a, 32, 1), KVMM_OK);
         int why;
         pthread_mutex_lock(&mm->lock);
-        vmm_evict_from(a->own->segment, 1, false, &why);
+        vmm_evict_from(a, 1, false, &why);
         pthread_mutex_unlock(&mm->lock);
         let_moves_end(mm);
         struct plug plug;
@@ -186,7 +186,7 @@ START_TEST(copies_of_what_stays_on_the_device_make_way)
     ck_assert_int_eq(kvmm_seq_pin(a), KVMM_OK); /* while it is leaving */
     sem_post(&plug.out);
     let_moves_end(mm);
-    ck_assert_uint_eq(a->own->segment->n[VMM_CELL_CLEAN], 2);
+    ck_assert_uint_eq(a->n[VMM_CELL_CLEAN], 2);
     ck_assert_msg(grow(mm, d, 16, 3) == KVMM_OK, "%s", kvmm_errmsg());
     ck_assert_int_eq(grow(mm, a, 16, 1), KVMM_OK);
     ck_assert_int_eq(kvmm_close(&mm), KVMM_OK);

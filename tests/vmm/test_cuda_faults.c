@@ -91,13 +91,6 @@ static void scenario(const struct kvmm_config *cfg)
     }
     if (seqs[2])
         (void)worked(kvmm_seq_destroy(&seqs[2]));
-    kvmm_seq *child = NULL;
-    if (seqs[1] && worked(kvmm_seq_truncate(seqs[1], 40 < kvmm_seq_length(seqs[1]) ? 40 : 0)) &&
-        worked(kvmm_seq_fork(seqs[1], 0, &child))) {
-        (void)step_to(mm, child, 41, 1);   /* copies */
-        (void)step_to(mm, seqs[1], 41, 1); /* takes over */
-        (void)worked(kvmm_seq_destroy(&child));
-    }
     int rc = kvmm_close(&mm);
     if (rc)
         rc = kvmm_close(&mm);
@@ -151,7 +144,6 @@ static const char *const CALLS[] = {"cuDeviceGetCount",
                                     "cuMemSetAccess",
                                     "cuMemcpyHtoDAsync",
                                     "cuMemcpyDtoHAsync",
-                                    "cuMemcpyDtoDAsync",
                                     "cuMemsetD8Async",
                                     "cuStreamCreateWithPriority",
                                     "cuStreamDestroy",

@@ -63,13 +63,9 @@ static void l_frame_release(struct vmm_device *dev, uint32_t frame)
 {
     LOWER(dev)->ops->frame_release(LOWER(dev), frame);
 }
-static int l_map(struct vmm_device *dev, void *base, const uint32_t *frames, size_t n, bool writable)
+static int l_map(struct vmm_device *dev, void *base, const uint32_t *frames, size_t n)
 {
-    return LOWER(dev)->ops->map(LOWER(dev), base, frames, n, writable);
-}
-static int l_protect(struct vmm_device *dev, void *base, size_t n)
-{
-    return LOWER(dev)->ops->protect(LOWER(dev), base, n);
+    return LOWER(dev)->ops->map(LOWER(dev), base, frames, n);
 }
 static int l_unmap(struct vmm_device *dev, void *base, size_t n)
 {
@@ -120,7 +116,6 @@ static struct vmm_device *wrap_lying(struct vmm_device *lower, void *arg)
                                          .frame_create = l_frame_create,
                                          .frame_release = l_frame_release,
                                          .map = l_map,
-                                         .protect = l_protect,
                                          .unmap = l_unmap,
                                          .copy = l_copy,
                                          .memory_register = l_memory_register,

@@ -59,23 +59,17 @@ static void f_frame_release(struct vmm_device *dev, uint32_t frame)
 {
     LOWER(dev)->ops->frame_release(LOWER(dev), frame);
 }
-static int f_map(struct vmm_device *dev, void *base, const uint32_t *frames, size_t n, bool writable)
+static int f_map(struct vmm_device *dev, void *base, const uint32_t *frames, size_t n)
 {
     if (due(&device_countdown))
         return vmm_fail(KVMM_ERR_NO_ADDRESS_SPACE, "injected");
-    return LOWER(dev)->ops->map(LOWER(dev), base, frames, n, writable);
+    return LOWER(dev)->ops->map(LOWER(dev), base, frames, n);
 }
 static int f_map_zeros(struct vmm_device *dev, void *base)
 {
     if (due(&device_countdown))
         return vmm_fail(KVMM_ERR_NO_ADDRESS_SPACE, "injected");
     return LOWER(dev)->ops->map_zeros(LOWER(dev), base);
-}
-static int f_protect(struct vmm_device *dev, void *base, size_t n)
-{
-    if (due(&device_countdown))
-        return vmm_fail(KVMM_ERR_NO_ADDRESS_SPACE, "injected");
-    return LOWER(dev)->ops->protect(LOWER(dev), base, n);
 }
 static int f_unmap(struct vmm_device *dev, void *base, size_t n)
 {
@@ -94,10 +88,6 @@ static void f_view_put(struct vmm_device *dev, uint32_t frame)
 static int f_zero(struct vmm_device *dev, uint32_t frame)
 {
     return LOWER(dev)->ops->zero_frame(LOWER(dev), frame);
-}
-static int f_copy_frame(struct vmm_device *dev, uint32_t frame, uint32_t source, size_t bytes)
-{
-    return LOWER(dev)->ops->copy_frame(LOWER(dev), frame, source, bytes);
 }
 static int f_fence_record(struct vmm_device *dev, void *stream, struct vmm_fence *fence)
 {
@@ -137,13 +127,11 @@ static struct vmm_device *wrap(struct vmm_device *lower, void *arg)
                                   .frame_create = f_frame_create,
                                   .frame_release = f_frame_release,
                                   .map = f_map,
-                                  .protect = f_protect,
                                   .map_zeros = f_map_zeros,
                                   .unmap = f_unmap,
                                   .view_get = copies ? NULL : f_view_get,
                                   .view_put = copies ? NULL : f_view_put,
                                   .zero_frame = copies ? NULL : f_zero,
-                                  .copy_frame = copies ? NULL : f_copy_frame,
                                   .copy = copies ? f_copy : NULL,
                                   .memory_register = copies ? f_memory_register : NULL,
                                   .memory_unregister = copies ? f_memory_unregister : NULL,
@@ -225,31 +213,6 @@ static void scenario(const struct kvmm_config *cfg, const struct vmm_open_option
     TWICE(LIB(kvmm_close(&mm)));
 }
 
-/* A fork that copies, one that takes over, pieces that are given up, and others who need the room. */
-static void scenario_of_forks(const struct kvmm_config *cfg, const struct vmm_open_options *options)
-{
-    kvmm *mm = NULL;
-    kvmm_seq *a = NULL, *b = NULL, *other = NULL;
-    TWICE(LIB(vmm_open(cfg, options, &mm)));
-    TWICE(LIB(kvmm_seq_create(mm, 120, &a)));
-    TWICE(grow(mm, a, 60, 1));
-    TWICE(LIB(kvmm_seq_fork(a, 0, &b)));
-    TWICE(grow(mm, b, 80, 1));
-    TWICE(LIB(kvmm_seq_create(mm, 120, &other)));
-    TWICE(grow(mm, other, 100, 9));
-    TWICE(LIB(kvmm_seq_truncate(b, 40)));
-    TWICE(grow(mm, a, 70, 1));
-    TWICE(grow(mm, b, 50, 1));
-    TWICE(LIB(kvmm_seq_destroy(&a)));
-    TWICE(grow(mm, b, 60, 1));
-    TWICE(LIB(kvmm_seq_destroy(&b)));
-    TWICE(LIB(kvmm_seq_destroy(&other)));
-    struct kvmm_stats stats;
-    kvmm_get_stats(mm, &stats);
-    ck_assert_uint_eq(stats.device_used + stats.host_used + stats.nvme_used, 0);
-    TWICE(LIB(kvmm_close(&mm)));
-}
-
 static int memfds(void)
 {
     int n = 0;
@@ -261,10 +224,8 @@ static int memfds(void)
     return n;
 }
 
-typedef void run_scenario(const struct kvmm_config *cfg, const struct vmm_open_options *options);
-
-/* Runs a scenario with the countdown at 1, 2, … until a run has no failure: every call has failed once. */
-static void sweep_one(run_scenario *run, _Atomic long *countdown, const struct vmm_open_options *options, int at_least)
+/* Runs the scenario with the countdown at 1, 2, … until a run has no failure: every call has failed once. */
+static void sweep(_Atomic long *countdown, const struct vmm_open_options *options, int at_least)
 {
     struct kvmm_config cfg = small_config(14, 6, "/tmp");
     cfg.swap_backend = "threads";
@@ -276,7 +237,7 @@ static void sweep_one(run_scenario *run, _Atomic long *countdown, const struct v
     for (long nth = 1;; nth++) {
         n_failures = 0;
         atomic_store(countdown, nth);
-        run(&cfg, options);
+        scenario(&cfg, options);
         bool fired = atomic_load(countdown) <= 0;
         atomic_store(countdown, 0);
         ck_assert_int_eq(entries_in("/proc/self/fd"), fds);
@@ -287,12 +248,6 @@ static void sweep_one(run_scenario *run, _Atomic long *countdown, const struct v
         swept++;
     }
     ck_assert_int_ge(swept, at_least);
-}
-
-static void sweep(_Atomic long *countdown, const struct vmm_open_options *options, int at_least)
-{
-    sweep_one(scenario, countdown, options, at_least);
-    sweep_one(scenario_of_forks, countdown, options, at_least / 2);
 }
 
 START_TEST(every_device_call_fails_once)

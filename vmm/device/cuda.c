@@ -231,14 +231,8 @@ static void cuda_frame_release(struct vmm_device *dev, uint32_t frame)
 
 /* ---- mappings ---- */
 
-static CUresult set_access(struct cuda_device *cuda, CUdeviceptr base, size_t n, bool writable)
-{
-    CUmemAccessDesc reading = {cuda->prop.location, CU_MEM_ACCESS_FLAGS_PROT_READ};
-    return cuda->cu->MemSetAccess(base, n * cuda->base.frame_bytes, writable ? &cuda->access : &reading, 1);
-}
-
-static CUresult map_frames(struct cuda_device *cuda, CUdeviceptr base, const uint32_t *frames, size_t n, bool writable,
-                           size_t *done, const char **call)
+static CUresult map_frames(struct cuda_device *cuda, CUdeviceptr base, const uint32_t *frames, size_t n, size_t *done,
+                           const char **call)
 {
     size_t bytes = cuda->base.frame_bytes;
     *call = "cuMemMap";
@@ -248,10 +242,10 @@ static CUresult map_frames(struct cuda_device *cuda, CUdeviceptr base, const uin
             return rc;
     }
     *call = "cuMemSetAccess"; /* one call for the span: it costs 25 times as much as a map */
-    return set_access(cuda, base, n, writable);
+    return cuda->cu->MemSetAccess(base, n * bytes, &cuda->access, 1);
 }
 
-static int cuda_map(struct vmm_device *dev, void *at, const uint32_t *frames, size_t n, bool writable)
+static int cuda_map(struct vmm_device *dev, void *at, const uint32_t *frames, size_t n)
 {
     struct cuda_device *cuda = cuda_of(dev);
     CUdeviceptr base = (uintptr_t)at;
@@ -260,28 +254,12 @@ static int cuda_map(struct vmm_device *dev, void *at, const uint32_t *frames, si
         return status;
     size_t done;
     const char *call;
-    CUresult rc = map_frames(cuda, base, frames, n, writable, &done, &call);
+    CUresult rc = map_frames(cuda, base, frames, n, &done, &call);
     if (rc != CUDA_SUCCESS) {
         bool undone = done == 0 || TWICE(cuda->cu->MemUnmap(base, done * dev->frame_bytes));
         char what[64];
         snprintf(what, sizeof what, "%zu frames can't be mapped: %s", n, call);
         status = fail(cuda, rc, undone && !is_sticky(rc) ? KVMM_ERR_NO_ADDRESS_SPACE : KVMM_ERR_DEVICE, what);
-    }
-    leave(cuda);
-    return status;
-}
-
-static int cuda_protect(struct vmm_device *dev, void *base, size_t n)
-{
-    struct cuda_device *cuda = cuda_of(dev);
-    int status = enter(cuda);
-    if (status)
-        return status;
-    CUresult rc = set_access(cuda, (uintptr_t)base, n, false);
-    if (rc != CUDA_SUCCESS) {
-        char what[64];
-        snprintf(what, sizeof what, "%zu frames can't be made read-only: cuMemSetAccess", n);
-        status = fail(cuda, rc, KVMM_ERR_DEVICE, what);
     }
     leave(cuda);
     return status;
@@ -326,11 +304,12 @@ static int cuda_map_zeros(struct vmm_device *dev, void *at)
     if (!cuda->has_zeros)
         status = make_zeros(cuda);
     if (status == KVMM_OK) {
+        CUmemAccessDesc reading = {cuda->prop.location, CU_MEM_ACCESS_FLAGS_PROT_READ};
         CUdeviceptr base = (uintptr_t)at;
         CUresult rc = cuda->cu->MemMap(base, dev->frame_bytes, 0, cuda->handles[dev->max_frames], 0);
         bool mapped = rc == CUDA_SUCCESS;
         if (mapped)
-            rc = set_access(cuda, base, 1, false);
+            rc = cuda->cu->MemSetAccess(base, dev->frame_bytes, &reading, 1);
         if (rc != CUDA_SUCCESS) {
             bool undone = !mapped || TWICE(cuda->cu->MemUnmap(base, dev->frame_bytes));
             status = fail(cuda, rc, undone && !is_sticky(rc) ? KVMM_ERR_NO_ADDRESS_SPACE : KVMM_ERR_DEVICE,
@@ -504,7 +483,6 @@ static const struct vmm_device_ops cuda_ops = {
     .frame_create = cuda_frame_create,
     .frame_release = cuda_frame_release,
     .map = cuda_map,
-    .protect = cuda_protect,
     .map_zeros = cuda_map_zeros,
     .unmap = cuda_unmap,
     .copy = cuda_copy,

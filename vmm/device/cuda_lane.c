@@ -72,15 +72,6 @@ static CUresult submit(struct cuda_lane *lane, const struct vmm_copy *copy, CUev
         *call = "cuMemcpyHtoDAsync";
         rc = cu->MemcpyHtoDAsync(frame, copy->memory, lane->frame_bytes, lane->stream);
         break;
-    case VMM_COPY_FRAME:
-        *call = "cuMemcpyDtoDAsync";
-        rc = cu->MemcpyDtoDAsync(frame, lane->window + (CUdeviceptr)copy->source * lane->frame_bytes, copy->bytes,
-                                 lane->stream);
-        if (rc == CUDA_SUCCESS && copy->bytes < lane->frame_bytes) {
-            *call = "cuMemsetD8Async";
-            rc = cu->MemsetD8Async(frame + copy->bytes, 0, lane->frame_bytes - copy->bytes, lane->stream);
-        }
-        break;
     case VMM_COPY_ZERO:
         *call = "cuMemsetD8Async";
         rc = cu->MemsetD8Async(frame, 0, lane->frame_bytes, lane->stream);

@@ -3,12 +3,12 @@
  * The device seam: addresses, frames, mappings, copies and fences. What a device can do and no policy. A frame is a
  * number that the device gives out; it means nothing to another device.
  *
- * A device whose memory the CPU can reach (the host device) has view_get, view_put, zero_frame and copy_frame, and I/O goes
- * straight to a frame. One whose memory it can't reach (CUDA) has copy and memory_register instead: bytes pass through memory of
+ * A device whose memory the CPU can reach (the host device) has view_get, view_put and zero_frame, and I/O goes straight
+ * to a frame. One whose memory it can't reach (CUDA) has copy and memory_register instead: bytes pass through memory of
  * this machine. A device has one of the two sets; the other's pointers are NULL.
  *
  * Results are KVMM_OK or an enum kvmm_status; the first to detect a failure sets kvmm_errmsg (vmm/error.h).
- * Thread safety: reserve, unreserve, map, protect and unmap are made under the manager's lock. All others come from any thread at
+ * Thread safety: reserve, unreserve, map and unmap are made under the manager's lock. All others come from any thread at
  * any time, for distinct frames. */
 #ifndef VMM_DEVICE_H
 #define VMM_DEVICE_H
@@ -24,10 +24,9 @@ struct vmm_fence {
 }; /* the device's; 0: nothing to wait for */
 
 enum vmm_copy_kind {
-    VMM_COPY_OUT,  /* frame → memory */
-    VMM_COPY_IN,   /* memory → frame */
-    VMM_COPY_ZERO, /* the frame is cleared */
-    VMM_COPY_FRAME /* another frame → frame, and its rest is cleared */
+    VMM_COPY_OUT, /* frame → memory */
+    VMM_COPY_IN,  /* memory → frame */
+    VMM_COPY_ZERO /* the frame is cleared */
 };
 
 /* One copy under way. Owned by the caller, who keeps it alive until done() was entered; done() may free it. */
@@ -35,9 +34,7 @@ struct vmm_copy {
     /* Set by the caller. */
     enum vmm_copy_kind kind;
     uint32_t frame;
-    void *memory;                        /* OUT, IN: frame_bytes of registered memory */
-    uint32_t source;                     /* FRAME: that other frame */
-    size_t bytes;                        /* FRAME: as many are copied */
+    void *memory;                        /* frame_bytes of registered memory; no use for ZERO */
     bool urgent;                         /* a step waits for it: goes before those that are not */
     void (*done)(struct vmm_copy *copy); /* on a thread of the device's, with no lock held */
 
@@ -59,13 +56,10 @@ struct vmm_device_ops {
     /* Gives its memory back. Precondition: mapped nowhere, no copy of it in flight. */
     void (*frame_release)(struct vmm_device *dev, uint32_t frame);
 
-    /* Maps frames[0 … n) at base + i × frame_bytes, readable, and writable if that is asked for. A frame may be mapped at several
-     * places. Precondition: base lies in a reserved range, aligned, and nothing is mapped there. All or none: on failure
-     * nothing is mapped, except with DEVICE: then the frames must not be used again. */
-    int (*map)(struct vmm_device *dev, void *base, const uint32_t *frames, size_t n, bool writable);
-    /* n frames that are mapped at base can only be read from now on. Precondition: no kernel that could touch them runs or is
-     * queued. On failure (NO_ADDRESS_SPACE, DEVICE) some may still be writable. */
-    int (*protect)(struct vmm_device *dev, void *base, size_t n);
+    /* Maps frames[0 … n) at base + i × frame_bytes, readable and writable. Precondition: base lies in a reserved range,
+     * aligned, and nothing is mapped there. All or none: on failure nothing is mapped, except with DEVICE: then the
+     * frames must not be used again. */
+    int (*map)(struct vmm_device *dev, void *base, const uint32_t *frames, size_t n);
     /* Maps one frame of zeros at base, readable only: the same memory wherever it is mapped. Precondition and errors as map;
      * unmap takes it away. NULL where a device has none. */
     int (*map_zeros)(struct vmm_device *dev, void *base);
@@ -79,8 +73,6 @@ struct vmm_device_ops {
     void *(*view_get)(struct vmm_device *dev, uint32_t frame);
     void (*view_put)(struct vmm_device *dev, uint32_t frame);
     int (*zero_frame)(struct vmm_device *dev, uint32_t frame);
-    /* The first bytes of source become the frame's; the rest of it is cleared. Neither is written by anyone else. */
-    int (*copy_frame)(struct vmm_device *dev, uint32_t frame, uint32_t source, size_t bytes);
 
     /* Starts a copy; never waits for it, never fails but through copy->status. Precondition: no kernel that could touch the
      * frame runs or is queued. Bytes that came IN are seen by kernels launched after done(). */

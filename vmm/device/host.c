@@ -114,7 +114,7 @@ static int host_unmap(struct vmm_device *dev, void *base, size_t n)
                     error == ENOMEM ? " (see vm.max_map_count)" : "");
 }
 
-static int host_map(struct vmm_device *dev, void *base, const uint32_t *frames, size_t n, bool writable)
+static int host_map(struct vmm_device *dev, void *base, const uint32_t *frames, size_t n)
 {
     struct host_device *host = host_of(dev);
     size_t bytes = dev->frame_bytes;
@@ -123,7 +123,7 @@ static int host_map(struct vmm_device *dev, void *base, const uint32_t *frames, 
         size_t run = 1; /* neighbours in the memfd are one call, and one mapping of the kernel's limited number */
         while (done + run < n && frames[done + run] == frames[done] + run)
             run++;
-        void *p = mmap((char *)base + done * bytes, run * bytes, writable ? PROT_READ | PROT_WRITE : PROT_READ,
+        void *p = mmap((char *)base + done * bytes, run * bytes, PROT_READ | PROT_WRITE,
                        MAP_SHARED | MAP_FIXED | MAP_POPULATE, host->memfd, (off_t)frames[done] * (off_t)bytes);
         if (p == MAP_FAILED) {
             int error = errno;
@@ -135,14 +135,6 @@ static int host_map(struct vmm_device *dev, void *base, const uint32_t *frames, 
         done += run;
     }
     return KVMM_OK;
-}
-
-static int host_protect(struct vmm_device *dev, void *base, size_t n)
-{
-    if (mprotect(base, n * dev->frame_bytes, PROT_READ) == 0)
-        return KVMM_OK;
-    return vmm_fail(KVMM_ERR_NO_ADDRESS_SPACE, "%zu frames can't be made read-only: %s%s", n, strerror(errno),
-                    errno == ENOMEM ? " (see vm.max_map_count)" : "");
 }
 
 /* The kernel's own page of zeros: no memory at all. */
@@ -169,16 +161,6 @@ static int host_zero_frame(struct vmm_device *dev, uint32_t frame)
 {
     memset(window_of(host_of(dev), frame), 0, dev->frame_bytes);
     host_view_put(dev, frame);
-    return KVMM_OK;
-}
-
-static int host_copy_frame(struct vmm_device *dev, uint32_t frame, uint32_t source, size_t bytes)
-{
-    char *to = window_of(host_of(dev), frame);
-    memcpy(to, window_of(host_of(dev), source), bytes);
-    memset(to + bytes, 0, dev->frame_bytes - bytes);
-    host_view_put(dev, frame);
-    host_view_put(dev, source);
     return KVMM_OK;
 }
 
@@ -210,13 +192,11 @@ static const struct vmm_device_ops host_ops = {
     .frame_create = host_frame_create,
     .frame_release = host_frame_release,
     .map = host_map,
-    .protect = host_protect,
     .map_zeros = host_map_zeros,
     .unmap = host_unmap,
     .view_get = host_view_get,
     .view_put = host_view_put,
     .zero_frame = host_zero_frame,
-    .copy_frame = host_copy_frame,
     .fence_record = host_fence_record,
     .fence_passed = host_fence_passed,
     .close = host_close,

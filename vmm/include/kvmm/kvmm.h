@@ -147,7 +147,6 @@ KVMM_API uint64_t kvmm_geometry_bytes(const struct kvmm_geometry *g, size_t fram
 enum kvmm_log_level { KVMM_LOG_ERROR = 0, KVMM_LOG_WARNING = 1, KVMM_LOG_INFO = 2 };
 
 #define KVMM_MAP_AHEAD_AUTO UINT32_MAX
-#define KVMM_MAX_TOKENS     (1u << 30) /* of a sequence */
 
 /* Fill with kvmm_config_init() first, always: it sets struct_size, which says which fields the caller knows. */
 struct kvmm_config {
@@ -173,7 +172,7 @@ struct kvmm_config {
     const char *swap_backend; /* "auto" (default): io_uring, else threads; "io_uring"; "threads" */
 
     /* Policy. */
-    const char *policy;         /* which sequence's frames leave first: "lru" (default), "clock", "arc", "cost" */
+    const char *policy;         /* which sequence's frames leave first: "lru" (default) or "clock" */
     uint32_t host_high_percent; /* demotion of host frames to NVMe starts above this; default 90 */
     uint32_t host_low_percent;  /* and goes on down to this; default 80 */
 
@@ -219,23 +218,11 @@ KVMM_API int kvmm_close(kvmm **mm);
 /* ---- sequences ----------------------------------------------------------------------------------------------- */
 
 /* Reserves a range for up to max_tokens tokens; no memory yet. The sequence is owned by the caller until
- * kvmm_seq_destroy() or kvmm_close(). Errors: INVALID (max_tokens 0 or over KVMM_MAX_TOKENS), NO_HOST_MEMORY,
+ * kvmm_seq_destroy() or kvmm_close(). Errors: INVALID (max_tokens 0 or over 2^30), NO_HOST_MEMORY,
  * NO_ADDRESS_SPACE. */
 KVMM_API int kvmm_seq_create(kvmm *mm, uint32_t max_tokens, kvmm_seq **seq);
 
-/* A second sequence over the same tokens: it has the parent's length, shares all its frames, wherever they are, and is mapped at
- * addresses of its own by its first step. Nothing is copied before one of the two adds tokens: a step that does so copies the frame
- * which they begin in (those of the last page, where a page is larger), unless the other has gone. While it does, that frame
- * counts twice against the budget. What two sequences share is read-only for both, and a step that names both counts it once.
- * Until they are written the child's tokens behind its length read as zero, or as what a sequence that it descends from had there
- * before a truncate.
- * max_tokens: of the child; 0: the parent's. Owned by the caller as after kvmm_seq_create().
- * On a CUDA device the call waits for the kernels of the parent's steps.
- * Errors: INVALID (max_tokens below the parent's length or over KVMM_MAX_TOKENS), STATE (the parent is in a step), DATA_LOST,
- * NO_HOST_MEMORY, NO_ADDRESS_SPACE, DEVICE. */
-KVMM_API int kvmm_seq_fork(kvmm_seq *seq, uint32_t max_tokens, kvmm_seq **child);
-
-/* Frees the sequence, its frames in all tiers, but for those that others share, and its range; sets *seq to NULL. With a background thread (see
+/* Frees the sequence, its frames in all tiers and its range; sets *seq to NULL. With a background thread (see
  * map_ahead_tokens) that happens when its transfers and the kernels of its steps have ended; without, this call waits for them.
  * NULL and pointers to NULL are ignored. Errors: STATE while in a step; NO_ADDRESS_SPACE if the kernel has no room to
  * unmap it now; DEVICE. *seq stays then. */
@@ -249,7 +236,7 @@ KVMM_API void kvmm_seq_layout(const kvmm_seq *seq, struct kvmm_layout *layout);
 
 /* Keeps the first n_tokens tokens. Whole frames behind them are freed in every tier; the rest of the last page keeps
  * its bytes until they are overwritten. A sequence that lost data is whole again if n_tokens ≤ valid_tokens.
- * Errors: INVALID (n_tokens over the length), STATE (in a step), NO_HOST_MEMORY, NO_ADDRESS_SPACE (no room to unmap them now), DEVICE;
+ * Errors: INVALID (n_tokens over the length), STATE (in a step), NO_ADDRESS_SPACE (no room to unmap them now), DEVICE;
  * the length is unchanged then. */
 KVMM_API int kvmm_seq_truncate(kvmm_seq *seq, uint32_t n_tokens);
 
@@ -278,8 +265,6 @@ struct kvmm_seq_info {
     uint64_t n_host;   /* in host memory, also while they are on their way to the device */
     uint64_t n_nvme;   /* on NVMe alone, likewise */
     uint64_t n_lost;
-    uint64_t n_shared; /* that other sequences use too */
-    uint64_t reserved[7];
 };
 KVMM_API void kvmm_seq_get_info(const kvmm_seq *seq, struct kvmm_seq_info *info);
 
@@ -338,9 +323,7 @@ struct kvmm_stats {
     uint64_t bytes_dropped_clean; /* left a tier without a copy, because a lower tier still had one */
     uint64_t io_retries;          /* transfers that were tried again */
     uint64_t frames_lost;
-    uint64_t forks;
-    uint64_t frames_copied; /* shared ones that a sequence wrote to, or had a foreign end of */
-    uint64_t reserved[14];
+    uint64_t reserved[16];
 };
 KVMM_API void kvmm_get_stats(kvmm *mm, struct kvmm_stats *stats);
 
