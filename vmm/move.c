@@ -4,7 +4,6 @@
  * of swap's or the device's, and take the lock only to write down the outcome. */
 #include <errno.h>
 #include <string.h>
-#include <time.h>
 
 #include "vmm/error.h"
 #include "vmm/mm.h"

@@ -123,8 +123,13 @@ static void clear_pages(struct shim_pager *pager, uint32_t first, uint32_t n)
     static const char zeros[4096];
     int memfd = shim_chunk_range(pager, first)->memfd;
     off_t at = shim_chunk_offset(pager, first), end = at + (off_t)n * (off_t)pager->chunk_bytes;
-    while (at < end && (pwrite(memfd, zeros, sizeof(zeros), at) == (ssize_t)sizeof(zeros) || errno == EINTR))
-        at += (off_t)sizeof(zeros);
+    while (at < end) {
+        ssize_t written = pwrite(memfd, zeros, sizeof(zeros) - (size_t)at % sizeof(zeros), at);
+        if (written > 0)
+            at += written;
+        else if (written == 0 || errno != EINTR)
+            return;
+    }
 }
 
 void shim_chunks_release(struct shim_pager *pager, uint32_t first, uint32_t n)

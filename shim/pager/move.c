@@ -102,17 +102,23 @@ bool shim_load_start(struct shim_pager *pager, uint32_t chunk, bool urgent)
     return true;
 }
 
+/* The chunk has left memory. Whoever waits for it waits on, and to the policy it has been there since that touch. */
+static void wait_on_or_leave(struct shim_pager *pager, uint32_t chunk, bool evicted)
+{
+    const struct shim_chunk *c = &pager->chunks[chunk];
+    if (!(c->flags & SHIM_WANTED) || shim_chunk_range(pager, chunk)->closing)
+        shim_policy_left(pager->policy, chunk, evicted);
+    else if (!(c->flags & SHIM_QUEUED))
+        shim_queue_add(pager, chunk);
+}
+
 /* It was discarded while it was under way. Who touched it since wants zeros. */
 static void end_discarded(struct shim_pager *pager, uint32_t chunk)
 {
-    struct shim_chunk *c = &pager->chunks[chunk];
     shim_chunk_free_slot(pager, chunk);
     shim_chunks_release(pager, chunk, 1);
-    c->flags &= (uint16_t) ~(SHIM_DISCARDED | SHIM_LEAVING | SHIM_RETURNS);
-    if (!(c->flags & SHIM_WANTED) || shim_chunk_range(pager, chunk)->closing)
-        shim_policy_left(pager->policy, chunk, false);
-    else if (!(c->flags & SHIM_QUEUED)) /* whoever waits gets zeros: to the policy it has been there since that touch */
-        shim_queue_add(pager, chunk);
+    pager->chunks[chunk].flags &= (uint16_t) ~(SHIM_DISCARDED | SHIM_LEAVING | SHIM_RETURNS);
+    wait_on_or_leave(pager, chunk, false);
 }
 
 /* The line is out before anybody gets the signal, which may end the process. The chunk is LOADING all the while. */
@@ -130,12 +136,8 @@ static void say_lost(struct shim_pager *pager, int result)
 /* Its bytes were read, but the kernel has no memory for its pages: it is where it was. Who waits for it waits on. */
 static void put_back(struct shim_pager *pager, uint32_t chunk, int error)
 {
-    struct shim_chunk *c = &pager->chunks[chunk];
     shim_chunks_release(pager, chunk, 1);
-    if ((c->flags & SHIM_WANTED) && !shim_chunk_range(pager, chunk)->closing)
-        shim_queue_add(pager, chunk);
-    else
-        shim_policy_left(pager->policy, chunk, true);
+    wait_on_or_leave(pager, chunk, true);
     pager->retry_ns = swap_now_ns() + SHIM_RETRY_NS;
     shim_pager_wake(pager);
     if (!pager->said_no_pages)

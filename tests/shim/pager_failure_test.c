@@ -301,13 +301,6 @@ START_TEST(suspend_that_takes_long_goes_on)
 }
 END_TEST
 
-static void *check_first_words(void *unused)
-{
-    (void)unused;
-    ck_assert_uint_eq(check_words((uint64_t *)(void *)base, 8 * MIB, 0), 8 * MIB / 8);
-    return NULL;
-}
-
 static void *touch(void *at)
 {
     (void)*(volatile char *)at;
@@ -359,6 +352,13 @@ START_TEST(what_is_discarded_while_it_is_read_can_leave_again)
     shim_pager_close(&pager);
 }
 END_TEST
+
+static void *check_first_words(void *unused)
+{
+    (void)unused;
+    ck_assert_uint_eq(check_words((uint64_t *)(void *)base, 8 * MIB, 0), 8 * MIB / 8);
+    return NULL;
+}
 
 /* What can't be put into memory isn't lost: its slot has it still. */
 START_TEST(what_finds_no_pages_is_read_again)
