@@ -319,8 +319,8 @@ static bool is_in(uint32_t chunk, enum shim_chunk_state state)
  * would fill with chunks that nobody takes out. */
 START_TEST(what_is_discarded_while_it_is_read_can_leave_again)
 {
-    enum { CHUNKS = 256, BATCH = 16 };
-    struct swap_faults none = {0}, slow = {.seed = 8, .delay_ppm = 1000000, .delay_us = 30000};
+    enum { CHUNKS = 1024, BATCH = 16 };
+    struct swap_faults none = {0}, slow = {.seed = 8, .delay_ppm = 1000000, .delay_us = 100000};
     struct shim_pager_config config = pager_config(4 * MIB, &said);
     config.faults = &none;
     open_or_skip(&pager, &config);
@@ -337,8 +337,9 @@ START_TEST(what_is_discarded_while_it_is_read_can_leave_again)
             batch[n] = chunk;
             ck_assert_int_eq(pthread_create(&threads[n++], NULL, touch, base + chunk * CHUNK), 0);
         }
-        usleep(10000);
         for (uint32_t i = 0; i < n; i++) {
+            for (int tries = 0; tries < 100 && is_in(batch[i], SHIM_SWAPPED); tries++)
+                usleep(500); /* until its read has begun */
             caught += is_in(batch[i], SHIM_LOADING);
             ck_assert_int_eq(shim_pager_discard(pager, base + batch[i] * CHUNK, CHUNK), 0);
         }
